@@ -1,0 +1,1 @@
+"""Where guests are found on this host: QEMU processes, libvirt, monitors."""

@@ -1,0 +1,1 @@
+"""Guest-physical memory: the interface (`physical`), live QEMU processes (`live`) and the file formats."""
