@@ -1,11 +1,11 @@
 """Guest-physical memory, wherever it comes from.
 
-`PhysicalMemory` is what every reader of a guest's memory is given: a live QEMU process, a raw file, an ELF core.
-It knows which guest-physical ranges are RAM (`segments`), reads from them (`read`), and says which of them can
-hold anything but zeros (`populated`), so that a search costs what the guest uses and not what it was given.
+`PhysicalMemory` is what every reader of a guest's memory is given: a live QEMU process, a raw file, an ELF
+core. It knows which guest-physical ranges are RAM (`segments`), reads from them (`read`), and says which of
+them can hold anything but zeros (`populated`), so that a search costs what the guest uses, not what it was given.
 
-`read` always asks the source. Code that reads the same pages again and again puts a `PageCache` in between and
-says itself when what it has seen is no longer good enough.
+`read` always asks the source. Code that reads the same pages again and again puts a `PageCache` in between
+and says itself when what it has seen is no longer good enough.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from abc import ABC, abstractmethod
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from types import TracebackType
 from typing import Self
 
@@ -57,7 +58,7 @@ class PhysicalMemory(ABC):
         self, name: str, segments: Sequence[Segment], *, is_live: bool = False, notes: Sequence[str] = ()
     ) -> None:
         ordered = tuple(sorted(segment for segment in segments if segment.size > 0))
-        for before, after in zip(ordered, ordered[1:], strict=False):
+        for before, after in pairwise(ordered):
             if before.end > after.start:
                 raise ValueError(f"memory segments {before} and {after} overlap")
         self._name = name
@@ -133,6 +134,7 @@ class PhysicalMemory(ABC):
             self._page_roots = self._find_page_roots()
         return self._page_roots
 
+    @abstractmethod
     def close(self) -> None:
         """Give back what the source holds open. Reading afterwards is an error; closing again is not."""
 
@@ -148,7 +150,7 @@ class PhysicalMemory(ABC):
     def _read_segment(self, index: int, offset: int, size: int) -> bytes:
         """Exactly `size` (at least 1) bytes at `offset` of segment `index`; the range lies inside it."""
 
-    def _populated_segment(self, index: int, offset: int, size: int) -> Iterator[tuple[int, int]]:
+    def _populated_segment(self, index: int, offset: int, size: int) -> Iterator[tuple[int, int]]:  # noqa: ARG002
         """The (offset, size) ranges of a part of segment `index` that may not be zero."""
         yield offset, size
 
@@ -177,9 +179,9 @@ class PhysicalMemory(ABC):
 class PageCache:
     """Whole pages of a `PhysicalMemory`, kept until the caller says that they are stale.
 
-    Reading eight bytes of a live guest costs as much as reading the page around them, and kernel structures that
-    are read together lie together. A view makes its reads through one of these and calls `forget` (or makes a new
-    one) when it starts, or when it starts over because what it read was torn.
+    Reading eight bytes of a live guest costs as much as reading the page around them, and kernel structures
+    that are read together lie together. A view makes its reads through one of these and calls `forget` (or makes
+    a new one) when it starts, or when it starts over because what it read was torn.
 
     Args:
         memory: where pages come from.
