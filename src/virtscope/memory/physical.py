@@ -2,7 +2,7 @@
 
 `PhysicalMemory` is what every reader of a guest's memory is given: a live QEMU process, a raw file, an ELF
 core. It knows which guest-physical ranges are RAM (`segments`), reads from them (`read`), and says which of
-them can hold anything but zeros (`populated`), so that a search costs what the guest uses and not what it has.
+them can hold anything but zeros (`populated`), so that a search costs what the guest uses, not its size.
 
 `read` always asks the source. Code that reads the same pages again and again puts a `PageCache` in between
 and says itself when what it has seen is no longer good enough.
@@ -180,8 +180,8 @@ class PageCache:
     """Whole pages of a `PhysicalMemory`, kept until the caller says that they are stale.
 
     Reading eight bytes of a live guest costs as much as reading the page around them, and kernel structures
-    that are read together lie together. A view reads through one of these and calls `forget` (or makes a new one)
-    when it starts, or when it starts over because what it read was torn.
+    that are read together lie together. A view reads through one of these and calls `forget` (or makes a new
+    one) when it starts, or when it starts over because what it read was torn.
 
     Args:
         memory: where pages come from.
