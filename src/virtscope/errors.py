@@ -86,7 +86,7 @@ class NotMapped(KernelError):
 
 
 class CorruptData(KernelError):
-    """Kernel data that contradicts itself: a looping list, a wild pointer, or a read torn by a running guest."""
+    """Kernel data that contradicts itself: a looping list, a wild pointer, a read torn by a running guest."""
 
 
 class FormatError(VirtscopeError):
@@ -99,7 +99,9 @@ class FormatError(VirtscopeError):
         offset: where it is, in bytes from the start of the container that holds it.
     """
 
-    def __init__(self, format: str, problem: str, *, field: str | None = None, offset: int | None = None) -> None:
+    def __init__(
+        self, format: str, problem: str, *, field: str | None = None, offset: int | None = None
+    ) -> None:
         where = f" {field}" if field else ""
         at = f" at offset {offset:#x}" if offset is not None else ""
         super().__init__(f"{format}:{where}{at}: {problem}" if where or at else f"{format}: {problem}")

@@ -1,0 +1,46 @@
+"""The commands, by name: the one list that `virtscope`, man pages, completions and tests go by.
+
+A command's module is imported only when it runs, so the summaries stand here too; a test compares them with
+the modules'.
+"""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+
+from virtscope.cli.command import Command
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One command: its console script's name, the module that holds its `COMMAND`, its one-phrase summary."""
+
+    name: str
+    module: str
+    summary: str
+
+    @property
+    def short_name(self) -> str:
+        """The name after `virt-`: the sub-command of `virtscope`."""
+        return self.name.removeprefix("virt-")
+
+    def load(self) -> Command:
+        """Import the command's module and return its table."""
+        command = importlib.import_module(f"virtscope.cli.{self.module}").COMMAND
+        assert isinstance(command, Command)
+        return command
+
+
+COMMANDS: tuple[Entry, ...] = (
+    Entry("virt-ps", "ps", "list the processes of a running guest, from outside"),
+    Entry("virt-dmesg", "dmesg", "print the kernel log of a running guest, from outside"),
+    Entry("virt-uname", "uname", "print the kernel name and version of a running guest, from outside"),
+    Entry("virt-ifconfig", "ifconfig", "show the network interfaces of a running guest, from outside"),
+)
+
+
+def find(name: str) -> Entry | None:
+    """The command called `name`, with or without `virt-`; None if there is none."""
+    wanted = name if name.startswith("virt-") else f"virt-{name}"
+    return next((entry for entry in COMMANDS if entry.name in (name, wanted)), None)
