@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import sys
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from virtscope import __version__
@@ -50,6 +52,21 @@ def _keywords(option: Option) -> dict[str, Any]:
     if option.dest and not option.is_positional:
         keywords["dest"] = option.dest
     return keywords
+
+
+def _descending(arguments: Sequence[str]) -> Iterator[str]:
+    """`--sort -rss` as ps users write it: argparse would take the value for another option."""
+    waiting = iter(arguments)
+    for argument in waiting:
+        if argument == "--sort":
+            argument = f"--sort={next(waiting, '')}"
+        yield argument
+
+
+def parse(command: Command, argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """The options in `argv` (default: the process's arguments); exits with 2 and a sentence if they are wrong."""
+    arguments = sys.argv[1:] if argv is None else argv
+    return build_parser(command).parse_args(list(_descending(arguments)))
 
 
 def build_parser(command: Command) -> argparse.ArgumentParser:

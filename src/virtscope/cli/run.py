@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from virtscope.cli import output
 from virtscope.cli.command import Column, Command, Guests
 from virtscope.cli.exit_codes import FAILED, OK, PARTIAL
-from virtscope.cli.parser import build_parser
+from virtscope.cli.parser import parse
 from virtscope.errors import UsageError, VirtscopeError
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ class Report:
 def run_command(command: Command, argv: Sequence[str] | None = None) -> int:
     """Run `command` with `argv` (default: the process's arguments) and return its exit code."""
     _prepare_signals()
-    args = build_parser(command).parse_args(argv)
+    args = parse(command, argv)
     try:
         if command.check is not None:
             command.check(args)
