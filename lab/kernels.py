@@ -1,0 +1,178 @@
+"""Kernels of Debian's archive by short names: `kernel("6.1")`, `kernel("6.12-rt")`, `kernel("sid")`.
+
+The table `NAMES` is the whole list. Besides it, `PACKAGE@SUITE` names any kernel package,
+such as `linux-image-6.1.0-47-amd64@bookworm`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from lab.cache import LabError, LabUnavailable, made_once, program, root
+from lab.debian import Suite
+from lab.vmlinux import extract
+
+NAMES: dict[str, tuple[str, str]] = {
+    "5.10": ("bullseye", "linux-image-amd64"),
+    "5.10-cloud": ("bullseye", "linux-image-cloud-amd64"),
+    "5.10-rt": ("bullseye", "linux-image-rt-amd64"),
+    "6.1-bpo11": ("bullseye", "linux-image-6.1-amd64"),
+    "6.1": ("bookworm", "linux-image-amd64"),
+    "6.1-cloud": ("bookworm", "linux-image-cloud-amd64"),
+    "6.1-rt": ("bookworm", "linux-image-rt-amd64"),
+    "6.12-bpo12": ("bookworm-backports", "linux-image-amd64"),
+    "6.12": ("trixie", "linux-image-amd64"),
+    "6.12-cloud": ("trixie", "linux-image-cloud-amd64"),
+    "6.12-rt": ("trixie", "linux-image-rt-amd64"),
+    "7.x-bpo13": ("trixie-backports", "linux-image-amd64"),
+    "7.x-next": ("trixie-backports", r"linux-binary-unsigned-[0-9.]+\+deb13-amd64"),
+    "7.x": ("sid", "linux-image-amd64"),
+    "7.x-cloud": ("sid", "linux-image-cloud-amd64"),
+    "7.x-rt": ("sid", "linux-image-rt-amd64"),
+}
+"""Short name -> (suite, package). A package with a `[` is a pattern: the newest that matches."""
+
+ALIASES = {
+    "bullseye": "5.10",
+    "bookworm": "6.1",
+    "bookworm-backports": "6.12-bpo12",
+    "trixie": "6.12",
+    "trixie-backports": "7.x-bpo13",
+    "sid": "7.x",
+}
+
+DEFAULT = ("6.1", "6.12")
+"""The kernels of a default test run."""
+
+MATRIX = ("5.10", "6.1", "6.1-cloud", "6.1-rt", "6.12", "7.x-bpo13", "7.x-next", "7.x")
+"""The kernels of the full matrix."""
+
+# Where packages keep them: Debian moved both over the years.
+_IMAGES = ("boot/vmlinuz-*", "usr/lib/modules/*/vmlinuz", "lib/modules/*/vmlinuz")
+_MODULES = ("lib/modules/*/kernel", "usr/lib/modules/*/kernel")
+
+
+@dataclass(frozen=True, slots=True)
+class Kernel:
+    """An unpacked kernel.
+
+    Attributes:
+        name: The lab's short name.
+        release: What `uname -r` says.
+        vmlinuz: The boot image (a bzImage).
+        modules_dir: The folder with `modules.dep` and the modules below it.
+        package: The Debian package the image came from.
+        version: That package's version.
+        suite: The Debian suite.
+    """
+
+    name: str
+    release: str
+    vmlinuz: Path
+    modules_dir: Path
+    package: str
+    version: str
+    suite: str
+
+
+def kernel(name: str) -> Kernel:
+    """The kernel of that name, fetched when it is not there yet.
+
+    Raises:
+        LabUnavailable: It cannot be had.
+        LabError: No such name.
+    """
+    name = ALIASES.get(name, name)
+    record = made_once(_record(name), lambda path: _fetch(name, path))
+    fields = json.loads(record.read_text())
+    vmlinuz, modules_dir = Path(fields.pop("vmlinuz")), Path(fields.pop("modules_dir"))
+    if not vmlinuz.exists():
+        record.unlink(missing_ok=True)
+        return kernel(name)
+    return Kernel(vmlinuz=vmlinuz, modules_dir=modules_dir, **fields)
+
+
+def refresh(name: str) -> Kernel:
+    """Like `kernel`, but looks for a newer one in the archive first."""
+    name = ALIASES.get(name, name)
+    Suite(_suite_and_package(name)[0]).refresh()
+    _record(name).unlink(missing_ok=True)
+    return kernel(name)
+
+
+def vmlinux(found: Kernel) -> Path:
+    """The uncompressed kernel image (no symbols) of the kernel's vmlinuz, extracted once."""
+
+    def make(path: Path) -> None:
+        path.write_bytes(extract(found.vmlinuz.read_bytes()))
+
+    return made_once(root() / "vmlinux" / f"{found.release}-{found.version}", make)
+
+
+def debug_vmlinux(found: Kernel) -> Path:
+    """vmlinux with DWARF from the kernel's debug package: about 1 GB fetched, 0.5 GB kept; for benchmarks."""
+    folder = Suite(found.suite).unpacked(
+        f"linux-image-{found.release}-dbg", only=(f"./usr/lib/debug/*vmlinux*{found.release}*", "*/vmlinux")
+    )
+    for path in folder.rglob("vmlinux*"):
+        if path.is_file():
+            return path
+    raise LabError(f"no vmlinux in the debug package of {found.release}")
+
+
+def _record(name: str) -> Path:
+    return root() / "kernels" / f"{name.replace('/', '_')}.json"
+
+
+def _suite_and_package(name: str) -> tuple[str, str]:
+    if "@" in name:
+        package, _, suite = name.partition("@")
+        return suite, package
+    if name not in NAMES:
+        raise LabError(
+            f"no kernel named {name}: it is one of {', '.join([*NAMES, *ALIASES])}, or PACKAGE@SUITE"
+        )
+    return NAMES[name]
+
+
+def _fetch(name: str, record: Path) -> None:
+    suite_name, package = _suite_and_package(name)
+    suite = Suite(suite_name)
+    if "[" in package:
+        package = suite.newest(package)
+    folders = [suite.unpacked(part) for part in suite.kernel_packages(package)]
+    images = [path for pattern in _IMAGES for folder in folders for path in folder.glob(pattern)]
+    modules = [path.parent for pattern in _MODULES for folder in folders for path in folder.glob(pattern)]
+    if not images or not modules:
+        raise LabUnavailable(f"no kernel with modules in Debian {suite_name}'s {package}")
+    release = modules[0].name
+    # The unpacked folder is named PACKAGE_VERSION.
+    image_package, _, version = images[0].relative_to(root() / "packages").parts[0].partition("_")
+    fields = {
+        "name": name,
+        "release": release,
+        "vmlinuz": str(images[0]),
+        "modules_dir": str(_with_dependencies(modules[0], release)),
+        "package": image_package,
+        "version": version.replace("%3a", ":"),
+        "suite": suite_name,
+    }
+    record.write_text(json.dumps(fields, indent=1))
+
+
+def _with_dependencies(modules: Path, release: str) -> Path:
+    """The modules folder with `modules.dep` in it: depmod wants the layout BASE/lib/modules/RELEASE."""
+    if not (modules / "modules.dep").exists():
+        base = root() / "depmod" / f"{release}-{os.getpid()}"
+        (base / "lib/modules").mkdir(parents=True, exist_ok=True)
+        (base / "lib/modules" / release).symlink_to(modules)
+        try:
+            subprocess.run([program("depmod", "kmod"), "-b", base, release], check=True, capture_output=True)
+        finally:
+            shutil.rmtree(base)
+    return modules
