@@ -64,7 +64,7 @@ def _descending(arguments: Sequence[str]) -> Iterator[str]:
 
 
 def parse(command: Command, argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """The options in `argv` (default: the process's arguments); exits with 2 and a sentence if they are wrong."""
+    """The options in `argv` (default: the process's arguments); exits with 2 if they are wrong."""
     arguments = sys.argv[1:] if argv is None else argv
     return build_parser(command).parse_args(list(_descending(arguments)))
 

@@ -1,0 +1,1 @@
+"""The demonstration: a small real guest, looked at from outside."""

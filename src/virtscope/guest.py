@@ -1,0 +1,122 @@
+"""One guest: a name, its memory, its disks. What the Python API and the commands hold.
+
+`open` makes a `Guest` from however a guest is known: a libvirt domain, a QEMU process, a memory dump, disk
+images. Nothing is opened before it is needed: a Guest costs nothing until it is asked something.
+
+    with virtscope.open(domain="web") as guest:
+        for process in guest.processes():
+            print(process.pid, process.comm)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from virtscope.errors import UsageError
+
+if TYPE_CHECKING:
+    from virtscope.kernel import Kernel
+    from virtscope.kernel.log import LogRecord
+    from virtscope.kernel.network import Interface
+    from virtscope.kernel.processes import Process
+    from virtscope.kernel.uname import Uname
+    from virtscope.memory.physical import PhysicalMemory
+
+
+class Guest:
+    """A guest, looked at from outside; a context manager that lets go of what it opened.
+
+    Args:
+        name: what the user calls it: the domain's name, the process, the file.
+        open_memory: opens its memory; None when it has none to look at.
+
+    Attributes:
+        name: as given.
+    """
+
+    def __init__(self, name: str, *, open_memory: Callable[[], PhysicalMemory] | None = None) -> None:
+        self.name = name
+        self._open_memory = open_memory
+        self._memory: PhysicalMemory | None = None
+        self._kernel: Kernel | None = None
+
+    def __repr__(self) -> str:
+        return f"<Guest {self.name}>"
+
+    @property
+    def memory(self) -> PhysicalMemory:
+        """The guest-physical memory, opened at first use.
+
+        Raises:
+            UsageError: this guest was given as disk images only.
+            GuestError: the guest is gone, or the host does not let us read it.
+            FormatError: the dump is damaged.
+        """
+        if self._memory is None:
+            if self._open_memory is None:
+                raise UsageError(f"{self.name} was given without memory to look at")
+            self._memory = self._open_memory()
+        return self._memory
+
+    @property
+    def kernel(self) -> Kernel:
+        """The Linux kernel in the guest's memory, found at first use; `kernel.prog` is a drgn Program.
+
+        Raises:
+            KernelNotFound: there is no Linux kernel in it (yet).
+        """
+        if self._kernel is None:
+            from virtscope.kernel import find_kernel
+
+            self._kernel = find_kernel(self.memory)
+        return self._kernel
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Sentences a user should see, because what was found out depends on them."""
+        memory = tuple(self._memory.notes) if self._memory is not None else ()
+        kernel = tuple(self._kernel.notes) if self._kernel is not None else ()
+        return tuple(dict.fromkeys(memory + kernel))
+
+    def uname(self) -> Uname:
+        """The name and version of the kernel, as uname(2) gives it."""
+        from virtscope.kernel.uname import uname
+
+        return uname(self.kernel)
+
+    def processes(self, **options: Any) -> Iterator[Process]:
+        """The processes, in the order of their start; options as of `kernel.processes.processes`."""
+        from virtscope.kernel.processes import processes
+
+        return processes(self.kernel, **options)
+
+    def log(self) -> Iterator[LogRecord]:
+        """The records of the kernel log that are still in its ring buffer, oldest first."""
+        from virtscope.kernel.log import log
+
+        return log(self.kernel)
+
+    def interfaces(self) -> Iterator[Interface]:
+        """The network interfaces of every network namespace."""
+        from virtscope.kernel.network import interfaces
+
+        return interfaces(self.kernel)
+
+    def close(self) -> None:
+        """Let go of the memory; what was asked for afterwards is opened anew."""
+        if self._kernel is not None:
+            self._kernel.close()
+            self._kernel = None
+        if self._memory is not None:
+            self._memory.close()
+            self._memory = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
