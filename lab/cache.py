@@ -1,8 +1,8 @@
 """Where the lab keeps what it fetches and builds, and how several runs share it.
 
-One folder, `$VIRTSCOPE_LAB` or `~/.cache/virtscope-lab`. It can be deleted at any time; what is needed is made
-again. A thing is made once under a lock (several test workers start at the same moment) in a temporary place
-beside its final one, then renamed, so that what exists is complete.
+One folder, `$VIRTSCOPE_LAB` or `~/.cache/virtscope-lab`. It can be deleted at any time: what is needed is
+made again. A thing is made once under a lock (several test workers start at the same moment) in a temporary
+place beside its final one, then renamed, so that what exists is complete.
 """
 
 from __future__ import annotations

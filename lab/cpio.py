@@ -56,7 +56,7 @@ class CpioWriter:
     def _packed(path: str, inode: int, mode: int, content: bytes, major: int, minor: int) -> bytes:
         name = path.encode() + b"\0"
         links = 2 if stat.S_ISDIR(mode) else 1
-        # ino, mode, uid, gid, nlink, mtime, filesize, devmajor, devminor, rdevmajor, rdevminor, namesize, check
+        # inode, mode, uid, gid, links, mtime, size, dev major, minor, rdev major, minor, name size, check
         numbers = (inode, mode, 0, 0, links, 0, len(content), 0, 0, major, minor, len(name), 0)
         head = b"070701" + b"".join(b"%08X" % number for number in numbers) + name
         return _padded(head) + _padded(content)

@@ -1,8 +1,8 @@
 """Packages from any Debian suite, without installing them: a private apt root for each release.
 
 The host's apt is not touched: the sources list, state and cache are ours. Signatures are checked against the
-host's `debian-archive-keyring` (the one of bookworm knows the keys of every suite here). How to reach the archive
-(proxies and such) is taken from the host's own apt configuration.
+host's `debian-archive-keyring` (the one of bookworm knows the keys of every suite here). How to reach the
+archive (proxies and such) is taken from the host's own apt configuration.
 """
 
 from __future__ import annotations
@@ -74,9 +74,10 @@ class Suite:
         return max(names, key=lambda name: [int(number) for number in re.findall(r"\d+", name)])
 
     def kernel_packages(self, package: str) -> list[str]:
-        """The packages a kernel (meta)package is made of: itself and the kernel packages it depends on.
+        """The packages with a kernel's files: a kernel (meta)package and those it depends on, in turn.
 
-        Later Debian releases split a kernel into linux-image-*, linux-binary-* and linux-modules-*.
+        Later Debian releases split a kernel into linux-image-*, linux-binary-*, linux-base-* and
+        linux-modules-*. Metapackages, which have no files, are left out.
         """
         self._ensure()
         found: list[str] = []
@@ -91,9 +92,12 @@ class Suite:
                 if line.startswith(("Depends: ", "Pre-Depends: ")):
                     for clause in line.partition(": ")[2].split(", "):
                         first = clause.split(" ")[0]
-                        if re.match(r"linux-(image|binary|modules)-", first):
+                        if re.match(r"linux-(image|binary|base|modules)-", first):
                             wanted.append(first)
-        return found
+        # An unsigned image, which no metapackage stands for, does not name its modules.
+        if package.startswith("linux-binary-unsigned-"):
+            found.append(package.replace("linux-binary-unsigned-", "linux-modules-"))
+        return [name for name in found if re.search(r"-\d+\.\d+\.\d+", name)]
 
     def version(self, package: str) -> str:
         """The version of the package that would be fetched."""

@@ -1,4 +1,4 @@
-"""Builds the initial root file system of a lab guest: busybox, some real programs, modules, init and agent."""
+"""Builds the initial root file system of a lab guest: busybox, some real programs, modules, our init."""
 
 from __future__ import annotations
 

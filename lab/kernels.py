@@ -7,9 +7,9 @@ such as `linux-image-6.1.0-47-amd64@bookworm`.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,7 +53,7 @@ MATRIX = ("5.10", "6.1", "6.1-cloud", "6.1-rt", "6.12", "7.x-bpo13", "7.x-next",
 """The kernels of the full matrix."""
 
 # Where packages keep them: Debian moved both over the years.
-_IMAGES = ("boot/vmlinuz-*", "usr/lib/modules/*/vmlinuz", "lib/modules/*/vmlinuz")
+_IMAGES = ("boot/vmlinuz-*", "usr/lib/modules/*/vmlinuz", "usr/lib/modules/*/vmlinuz.unsigned")
 _MODULES = ("lib/modules/*/kernel", "usr/lib/modules/*/kernel")
 
 
@@ -151,13 +151,14 @@ def _fetch(name: str, record: Path) -> None:
     if not images or not modules:
         raise LabUnavailable(f"no kernel with modules in Debian {suite_name}'s {package}")
     release = modules[0].name
+    _complete(modules[0], folders)
     # The unpacked folder is named PACKAGE_VERSION.
     image_package, _, version = images[0].relative_to(root() / "packages").parts[0].partition("_")
     fields = {
         "name": name,
         "release": release,
         "vmlinuz": str(images[0]),
-        "modules_dir": str(_with_dependencies(modules[0], release)),
+        "modules_dir": str(modules[0]),
         "package": image_package,
         "version": version.replace("%3a", ":"),
         "suite": suite_name,
@@ -165,14 +166,18 @@ def _fetch(name: str, record: Path) -> None:
     record.write_text(json.dumps(fields, indent=1))
 
 
-def _with_dependencies(modules: Path, release: str) -> Path:
-    """The modules folder with `modules.dep` in it: depmod wants the layout BASE/lib/modules/RELEASE."""
-    if not (modules / "modules.dep").exists():
-        base = root() / "depmod" / f"{release}-{os.getpid()}"
-        (base / "lib/modules").mkdir(parents=True, exist_ok=True)
-        (base / "lib/modules" / release).symlink_to(modules)
-        try:
-            subprocess.run([program("depmod", "kmod"), "-b", base, release], check=True, capture_output=True)
-        finally:
-            shutil.rmtree(base)
-    return modules
+def _complete(modules: Path, folders: list[Path]) -> None:
+    """Adds the lists of modules that are in another package, or that installing would make."""
+    for name in ("modules.builtin", "modules.builtin.modinfo", "modules.order"):
+        for folder in folders:
+            for path in folder.glob(f"usr/lib/modules/{modules.name}/{name}"):
+                if not (modules / name).exists():
+                    shutil.copy(path, modules / name)
+    if (modules / "modules.dep").exists():
+        return
+    # depmod wants the layout BASE/lib/modules/RELEASE.
+    with tempfile.TemporaryDirectory() as base:
+        (Path(base) / "lib/modules").mkdir(parents=True)
+        (Path(base) / "lib/modules" / modules.name).symlink_to(modules)
+        depmod = program("depmod", "kmod")
+        subprocess.run([depmod, "-b", base, modules.name], check=True, capture_output=True)

@@ -1,7 +1,7 @@
-"""What runs in the default lab guest: its processes and its network, as data that `script()` makes a script of.
+"""What runs in the default lab guest: its processes and network, as data that `script()` makes a script of.
 
-Tests may import `PROCESSES` to know what must be found, but what they compare with is what the guest's own /proc
-says.
+Tests may import `PROCESSES` to know what must be found, but what they compare with is what the guest's own
+/proc says.
 """
 
 from __future__ import annotations
