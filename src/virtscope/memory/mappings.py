@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from virtscope.errors import AccessDenied, GuestVanished
 
@@ -63,8 +64,6 @@ def parse_mapping(line: str) -> Mapping:
 def writable_mappings(pid: int) -> list[Mapping]:
     """The readable and writable mappings of process `pid`, in ascending order.
 
-    A mapping that the kernel keeps in pieces (because advice was given for a part of it) comes as one.
-
     Raises:
         GuestVanished: there is no such process.
         AccessDenied: the kernel does not show them to this user.
@@ -73,21 +72,25 @@ def writable_mappings(pid: int) -> list[Mapping]:
     try:
         with open(f"/proc/{pid}/maps", encoding="utf-8", errors="surrogateescape") as file:
             for line in file:
-                if " rw" not in line[:48]:
-                    continue
-                mapping = parse_mapping(line)
-                if mappings and mapping.continues(mappings[-1]):
-                    last = mappings[-1]
-                    mappings[-1] = Mapping(
-                        last.start, mapping.end, last.permissions, last.offset, last.inode, last.path
-                    )
-                else:
-                    mappings.append(mapping)
+                if " rw" in line[:48]:
+                    mappings.append(parse_mapping(line))
     except (FileNotFoundError, ProcessLookupError):
         raise GuestVanished(f"process {pid} is gone") from None
     except PermissionError:
         raise AccessDenied(needed_to_read(pid)) from None
     return mappings
+
+
+def joined_mappings(mappings: Sequence[Mapping]) -> list[Mapping]:
+    """The same with neighbours made one: the kernel cuts mappings where advice was given for a part."""
+    result: list[Mapping] = []
+    for mapping in mappings:
+        last = result[-1] if result else None
+        if last is not None and mapping.continues(last):
+            result[-1] = replace(last, end=mapping.end)
+        else:
+            result.append(mapping)
+    return result
 
 
 def needed_to_read(pid: int) -> str:

@@ -87,7 +87,7 @@ class Pagemap:
             raise ProcessLookupError(errno.ESRCH, "the process is gone")
 
     def _scan(self, start: int, end: int) -> Generator[tuple[int, int], None, int]:
-        """As `ranges`, with one system call per thousand ranges, without known zero pages; returns the end."""
+        """As `ranges`, by one system call per thousand ranges, without known zero pages; returns the end."""
         from array import array
         from fcntl import ioctl
         from struct import pack, unpack_from
