@@ -7,6 +7,8 @@
     │   ├── GuestNotFound     no such domain, process, socket or file
     │   ├── GuestVanished     it was there when the read began
     │   ├── AccessDenied      the host refuses; the message says what is needed
+    │   ├── ReadFailed        the host's own read of a file or device failed
+    │   ├── BackingRefused    a disk image wants a file opened that it must not choose
     │   └── MonitorError      the QEMU monitor refused, or did not answer in time
     ├── GuestMemoryError      reading a guest's physical memory
     │   └── MemoryHole        nothing backs this address
@@ -16,6 +18,7 @@
     │   ├── NotMapped         a virtual address the page tables do not map, or not resident
     │   └── CorruptData       a list that loops or leaves memory, a value that cannot be; also a torn read
     └── FormatError           bytes that are not what the format says, with format, field and offset
+        └── UnsupportedFeature  they are, but use a feature that is not read
 
 Messages are for the person who ran the command: one sentence that says what was being read, where, what is
 wrong and, where something can be done, what to do.
@@ -50,6 +53,14 @@ class GuestVanished(GuestError):
 
 class AccessDenied(GuestError):
     """The host refuses to let us read the guest; the message says what is needed."""
+
+
+class ReadFailed(GuestError):
+    """The host could not read a file or device that it had opened: an I/O error, a lost network filesystem."""
+
+
+class BackingRefused(GuestError):
+    """A disk image names a file that it may not make us open; the message names the option that allows it."""
 
 
 class MonitorError(GuestError):
@@ -109,3 +120,7 @@ class FormatError(VirtscopeError):
         self.problem = problem
         self.field = field
         self.offset = offset
+
+
+class UnsupportedFeature(FormatError):
+    """Sound bytes that use a feature of their format which is not read: encryption, an unknown extension."""

@@ -1,0 +1,1 @@
+"""Disk images as bytes: `source.BlockSource`, and the formats."""
