@@ -44,9 +44,7 @@ class Agent:
 
     def execute(self, command: str, stdin: bytes, deadline: float) -> Result:
         """Runs a shell command in the guest."""
-        text = command.encode()
-        self._socket.settimeout(max(deadline - time.monotonic(), 0.001))
-        self._socket.sendall(struct.pack("<II", len(text), len(stdin)) + text + stdin)
+        self.send(command, stdin, deadline)
         parts: dict[bytes, list[bytes]] = {b"O": [], b"E": []}
         while True:
             kind, size = struct.unpack("<cI", self._receive(5, deadline))
@@ -56,6 +54,12 @@ class Agent:
             if kind not in parts:
                 raise LabError(f"the guest's agent sent a frame of unknown kind {kind!r}")
             parts[kind].append(data)
+
+    def send(self, command: str, stdin: bytes, deadline: float) -> None:
+        """Starts a shell command in the guest."""
+        text = command.encode()
+        self._socket.settimeout(max(deadline - time.monotonic(), 0.001))
+        self._socket.sendall(struct.pack("<II", len(text), len(stdin)) + text + stdin)
 
     def close(self) -> None:
         """Closes the host's end."""

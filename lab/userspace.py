@@ -117,6 +117,8 @@ def script() -> str:
             "set -e",
             f"hostname {HOSTNAME}",
             "mkdir -p /run/netns",
+            # The network is to fall silent soon after boot, so that counters can be compared.
+            "for part in default eth0; do echo 0 >/proc/sys/net/ipv6/conf/$part/router_solicitations; done",
             f"ip -batch - <<'END'{NETWORK}END",
             f"ip -netns inner -batch - <<'END'{INNER_NETWORK}END",
             *(process.command() for process in PROCESSES),
