@@ -17,6 +17,8 @@
     │   ├── UnknownLayout     a symbol, a type or a field this view needs is not known
     │   ├── NotMapped         a virtual address the page tables do not map, or not resident
     │   └── CorruptData       a list that loops or leaves memory, a value that cannot be; also a torn read
+    ├── SandboxError          a sandbox could not be started or ended by itself
+    │   └── SandboxTimeout    what runs in it took longer than it was given
     └── FormatError           bytes that are not what the format says, with format, field and offset
         └── UnsupportedFeature  they are, but use a feature that is not read
 
@@ -56,7 +58,9 @@ class AccessDenied(GuestError):
 
 
 class ReadFailed(GuestError):
-    """The host could not read a file or device that it had opened: an I/O error, a lost network filesystem."""
+    """The host could not read a file or device that it had opened: an I/O error, a lost network
+    filesystem.
+    """
 
 
 class BackingRefused(GuestError):
@@ -98,6 +102,14 @@ class NotMapped(KernelError):
 
 class CorruptData(KernelError):
     """Kernel data that contradicts itself: a looping list, a wild pointer, a read torn by a running guest."""
+
+
+class SandboxError(VirtscopeError):
+    """A sandbox could not be started, or ended by itself."""
+
+
+class SandboxTimeout(SandboxError):
+    """A sandbox, or a command in it, took longer than it was given."""
 
 
 class FormatError(VirtscopeError):

@@ -69,6 +69,11 @@ class BlockSource:
         self._check(offset, size)
         return self._read(offset, size)
 
+    def read_through(self, offset: int, size: int) -> bytes:
+        """As `read_at`, but past the cache: for an image above this one, which has its own."""
+        self._check(offset, size)
+        return self._read(offset, size)
+
     def peek(self, offset: int, size: int) -> bytes:
         """As `read_at`, but only the bytes before the end: fewer than `size`, or none."""
         size = min(size, self.size - offset)
@@ -191,6 +196,11 @@ class Slice(BlockSource):
         if offset < 0 or size < 0 or offset + size > self.size:
             self._check(offset, size)
         return self.parent.read_at(self.start + offset, size)
+
+    def read_through(self, offset: int, size: int) -> bytes:
+        """As of `BlockSource`."""
+        self._check(offset, size)
+        return self.parent.read_through(self.start + offset, size)
 
     def _extents(self, start: int, end: int) -> Iterator[Extent]:
         shift = self.start
