@@ -61,6 +61,7 @@ class CommandLine:
         ram_backends: the ids of those that make up the RAM it boots with, in guest-physical order; empty when
             QEMU makes the memory itself.
         monitors: the QMP sockets.
+        is_managed: whether QEMU was handed its QMP socket as an open file, as libvirt does.
     """
 
     name: str | None
@@ -72,6 +73,7 @@ class CommandLine:
     backends: dict[str, MemoryBackend]
     ram_backends: tuple[str, ...]
     monitors: tuple[MonitorSocket, ...]
+    is_managed: bool
 
 
 def parse_command_line(arguments: Sequence[str]) -> CommandLine:
@@ -101,6 +103,7 @@ def parse_command_line(arguments: Sequence[str]) -> CommandLine:
         backends=backends,
         ram_backends=ram_backends,
         monitors=tuple(dict.fromkeys(_monitors(given))),
+        is_managed=any("fd" in device for device in _sockets(given).values()),
     )
 
 
@@ -192,12 +195,14 @@ def _ram_backends(
     return tuple(ids) if all(id in backends for id in ids) else ()
 
 
+def _sockets(given: _Options) -> dict[str, dict[str, str]]:
+    """The character devices that are sockets, by id."""
+    devices = (parse_options(option, "backend") for option in given.all("chardev"))
+    return {options.get("id", ""): options for options in devices if options.get("backend") == "socket"}
+
+
 def _monitors(given: _Options) -> Iterator[MonitorSocket]:
-    devices: dict[str, dict[str, str]] = {}
-    for option in given.all("chardev"):
-        options = parse_options(option, "backend")
-        if options.get("backend") == "socket":
-            devices[options.get("id", "")] = options
+    devices = _sockets(given)
     for option in given.all("qmp", "qmp-pretty"):
         if option.startswith("unix:"):
             yield from _listening(parse_options(option[len("unix:") :], "path"))

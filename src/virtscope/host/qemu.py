@@ -50,6 +50,11 @@ class QemuProcess:
         return "virt" if given.startswith("virt-") else given
 
     @property
+    def is_managed(self) -> bool:
+        """Whether it looks as if libvirt started it, which hands QEMU its monitor as an open file."""
+        return self.command_line.is_managed
+
+    @property
     def is_x86(self) -> bool:
         """Whether the guest is an x86 machine."""
         if self.program.startswith("qemu-system-"):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, Self
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 TIMEOUT = 1.0
 _LONGEST_MESSAGE = 16 << 20
 _SHOWN = 200
+_SOON = 0.02
 
 
 class Monitor(Protocol):
@@ -55,6 +57,8 @@ class QmpClient:
     Args:
         path: of the socket; a name in the abstract namespace starts with a NUL character.
         timeout: the seconds that everything done with this object may take together.
+        is_taken: asked once when the greeting is slow to come; when it says that QEMU serves another client,
+            there is no point in waiting longer.
 
     Raises:
         GuestNotFound: there is no such socket, or nobody listens on it.
@@ -62,13 +66,17 @@ class QmpClient:
         MonitorError: what is there does not greet as QMP does, or not in time.
     """
 
-    def __init__(self, path: str, timeout: float = TIMEOUT) -> None:
+    def __init__(
+        self, path: str, timeout: float = TIMEOUT, is_taken: Callable[[], bool] | None = None
+    ) -> None:
         self._path = path
         self._timeout = timeout
         self._deadline = time.monotonic() + timeout
         self._buffer = bytearray()
         self._socket = connect(path, timeout)
         try:
+            if is_taken is not None and not self._greets_soon() and is_taken():
+                raise MonitorError(f"{self._label} serves another client")
             if not isinstance(self._message().get("QMP"), dict):
                 raise MonitorError(f"{self._label} is not a QMP monitor")
             self.execute("qmp_capabilities")
@@ -116,6 +124,11 @@ class QmpClient:
     @property
     def _label(self) -> str:
         return f"monitor {self._path.lstrip(chr(0))}"
+
+    def _greets_soon(self) -> bool:
+        import select
+
+        return bool(select.select([self._socket], [], [], min(_SOON, self._left()))[0])
 
     def _message(self) -> dict[str, object]:
         """The next message: one line of JSON."""

@@ -20,7 +20,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from virtscope.errors import AccessDenied, GuestMemoryError, GuestVanished
+from virtscope.errors import AccessDenied, GuestError, GuestMemoryError, GuestVanished, MissingDependency
 from virtscope.memory.mappings import Mapping, needed_to_read, writable_mappings
 from virtscope.memory.pagemap import EXISTS, IS_PRIVATE, PAGE_SIZE, Pagemap, runs
 from virtscope.memory.physical import PhysicalMemory, Segment
@@ -53,7 +53,7 @@ class LiveMemory(PhysicalMemory):
         ranges: where guest RAM lies in it.
         name: what messages call the guest.
         start_time: field 22 of /proc/PID/stat, if the caller knows it: guards against a PID that was reused.
-        page_roots: asked for the page table roots, on first use.
+        page_roots: asked for the page table roots, on first use; that it fails is a note, not an error.
         notes: see `PhysicalMemory`.
 
     Raises:
@@ -102,7 +102,13 @@ class LiveMemory(PhysicalMemory):
             os.close(self._fds.pop())
 
     def _find_page_roots(self) -> tuple[int, ...]:
-        return self._ask_page_roots() if self._ask_page_roots else ()
+        if self._ask_page_roots is None:
+            return ()
+        try:
+            return self._ask_page_roots()
+        except (GuestError, MissingDependency) as error:
+            self.notes += (f"{error}; page tables were searched for in memory instead",)
+            return ()
 
     def _read_segment(self, index: int, offset: int, size: int) -> bytes:
         try:

@@ -67,7 +67,7 @@ class PhysicalMemory(ABC):
         self._ends = [segment.end for segment in ordered]
         self._is_live = is_live
         self._page_roots: tuple[int, ...] | None = None
-        self.notes = tuple(notes)
+        self.notes: tuple[str, ...] = tuple(notes)
 
     @property
     def name(self) -> str:
