@@ -145,6 +145,10 @@ class Guest(Qemu):
             raise LabError(f"{command!r} in the guest exited with {done.status}: {said}")
         return done.stdout.decode(errors="surrogateescape")
 
+    def put(self, path: str, content: bytes, mode: int = 0o755) -> None:
+        """Writes a file in the guest."""
+        self.run(f"cat >'{path}' && chmod {mode:o} '{path}'", stdin=content)
+
     def send(self, command: str) -> None:
         """Starts a shell command in the guest without waiting for its end: the last this guest can take."""
         self._port().send(command, b"", time.monotonic() + 10)
