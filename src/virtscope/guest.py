@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Self
 from virtscope.errors import UsageError
 
 if TYPE_CHECKING:
+    from virtscope.host.guests import RunningGuest
     from virtscope.kernel import Kernel
     from virtscope.kernel.log import LogRecord
     from virtscope.kernel.network import Interface
@@ -120,3 +121,81 @@ class Guest:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def open(
+    *,
+    domain: str | None = None,
+    connect: str | None = None,
+    qemu: str | int | None = None,
+    memory: str | None = None,
+) -> Guest:
+    """One guest, by exactly one of the ways to name it.
+
+    Args:
+        domain: a running libvirt domain, by name or UUID.
+        connect: the libvirt connection URI; libvirt's default when None.
+        qemu: the PID of a QEMU process, or the path of its QMP socket.
+        memory: the path of a memory dump (raw, ELF core).
+
+    Raises:
+        UsageError: none or several ways were given.
+    """
+    if [domain, qemu, memory].count(None) != 2:
+        raise UsageError("name the guest in exactly one way: domain, qemu or memory")
+    if domain is not None:
+        return _of_domain(domain, connect)
+    if qemu is not None:
+        return _of_qemu(str(qemu))
+    assert memory is not None
+    return _of_memory_file(memory)
+
+
+def running(connect: str | None = None) -> list[Guest]:
+    """All guests that run on this host, by name; with `connect`, the domains of that libvirt connection.
+
+    Raises:
+        GuestError: the named connection cannot be asked.
+        MissingDependency: a connection was named and libvirt-python is not installed.
+    """
+    from virtscope.host.guests import running_guests
+
+    return [_of_running(found) for found in running_guests(connect)]
+
+
+def _of_running(found: RunningGuest) -> Guest:
+    return Guest(found.name, open_memory=lambda: found.open_memory(verify=_holds_kernel))
+
+
+def _of_domain(name: str, connect: str | None) -> Guest:
+    def open_memory() -> PhysicalMemory:
+        from virtscope.host.guests import guest_of_domain
+
+        return guest_of_domain(name, connect).open_memory(verify=_holds_kernel)
+
+    return Guest(name, open_memory=open_memory)
+
+
+def _of_qemu(which: str) -> Guest:
+    def open_memory() -> PhysicalMemory:
+        from virtscope.host.guests import guest_of_qemu
+
+        return guest_of_qemu(which).open_memory(verify=_holds_kernel)
+
+    return Guest(which, open_memory=open_memory)
+
+
+def _of_memory_file(path: str) -> Guest:
+    def open_memory() -> PhysicalMemory:
+        from virtscope.memory import open_memory
+
+        return open_memory(path)
+
+    return Guest(path, open_memory=open_memory)
+
+
+def _holds_kernel(memory: PhysicalMemory) -> bool:
+    """Whether memory laid out this way holds a Linux kernel: the wrong layout's page tables lead nowhere."""
+    from virtscope.kernel.locate import images
+
+    return next(images(memory), None) is not None
