@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import socket
 import struct
 import time
@@ -78,3 +79,57 @@ class Agent:
             parts.append(part)
             size -= len(part)
         return b"".join(parts)
+
+
+class Shell(abc.ABC):
+    """Commands in a guest: what a guest with an agent can do.
+
+    Attributes:
+        agent: The connection to the agent; None when there is none, or none any more.
+    """
+
+    agent: Agent | None = None
+
+    @abc.abstractmethod
+    def last_words(self) -> str:
+        """The end of what the guest said, for messages."""
+
+    def wait_agent(self, deadline: float) -> None:
+        """Waits until the guest's set-up is done; `deadline` is a `time.monotonic()` value."""
+        try:
+            self._agent().wait_ready(deadline)
+        except (TimeoutError, OSError, LabError) as error:
+            raise LabError(f"the guest did not boot ({error!r}): {self.last_words()}") from None
+
+    def execute(self, command: str, stdin: bytes = b"", timeout: float = 60) -> Result:
+        """Runs a shell command as root in the guest and returns all it did."""
+        try:
+            return self._agent().execute(command, stdin, time.monotonic() + timeout)
+        except (TimeoutError, OSError) as error:
+            raise LabError(f"no answer to {command!r} ({error!r}): {self.last_words()}") from None
+
+    def run(self, command: str, stdin: bytes = b"", timeout: float = 60) -> str:
+        """Runs a shell command as root in the guest and returns its standard output.
+
+        Raises:
+            LabError: It exited with another status than 0, or did not end in time.
+        """
+        done = self.execute(command, stdin, timeout)
+        if done.status:
+            said = done.stderr.decode(errors="replace").strip()
+            raise LabError(f"{command!r} in the guest exited with {done.status}: {said}")
+        return done.stdout.decode(errors="surrogateescape")
+
+    def put(self, path: str, content: bytes, mode: int = 0o755) -> None:
+        """Writes a file in the guest."""
+        self.run(f"cat >'{path}' && chmod {mode:o} '{path}'", stdin=content)
+
+    def send(self, command: str) -> None:
+        """Starts a shell command in the guest without waiting for its end: the last this guest can take."""
+        self._agent().send(command, b"", time.monotonic() + 10)
+        self.agent = None
+
+    def _agent(self) -> Agent:
+        if self.agent is None:
+            raise LabError("no command can be run in this guest (no agent, or it was given its last)")
+        return self.agent

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from typing import Literal, Self
 
 from lab.accelerator import accelerator, tsc_khz
-from lab.agent import Agent, Result
-from lab.cache import LabError, LabUnavailable
+from lab.agent import Agent, Shell
+from lab.cache import LabUnavailable
 from lab.initrd import initrd
 from lab.kernels import Kernel, vmlinux
 from lab.kernels import kernel as find_kernel
@@ -17,7 +17,17 @@ from lab.qemu import Backend, Qemu
 from lab.userspace import script
 
 
-class Guest(Qemu):
+def kernel_command_line(accel: str) -> str:
+    """The kernel command line that lets a guest boot fast with that accelerator; a panic ends the guest."""
+    words = ["console=ttyS0", "cryptomgr.notests", "panic=-1"]
+    if accel == "tcg":
+        # Calibrating the clock against emulated timers takes long, and fails on a loaded host.
+        khz = tsc_khz()
+        words += [f"tsc_early_khz={khz}", "tsc=reliable", f"lpj={khz * 4}", "no_timer_check"]
+    return " ".join(words)
+
+
+class Guest(Qemu, Shell):
     """A running Linux guest; a context manager that kills it at the end, whatever happens.
 
     Args:
@@ -76,7 +86,6 @@ class Guest(Qemu):
         self._microvm = machine.startswith("microvm")
         self._direct = direct
         self._agent_kind = agent
-        self._agent: Agent | None = None
         super().__init__(
             memory_mib=memory_mib,
             machine=machine,
@@ -99,6 +108,7 @@ class Guest(Qemu):
 
     def start(self) -> None:
         """Starts QEMU without waiting for the guest."""
+        self._make_folder()
         arguments = self._boot_arguments()
         self._started = time.monotonic()
         if self._agent_kind is None:
@@ -106,8 +116,8 @@ class Guest(Qemu):
             return
         ours, theirs = socket.socketpair()
         with theirs:
-            self._agent = Agent(ours)
-            self._stack.callback(self._agent.close)
+            self.agent = Agent(ours)
+            self._stack.callback(self.agent.close)
             port = self._agent_arguments(theirs.fileno())
             self._launch([*arguments, *port], pass_fds=[theirs.fileno()])
 
@@ -117,63 +127,18 @@ class Guest(Qemu):
         Raises:
             LabError: QEMU ended, or the guest was not ready in time; ends with the console's last lines.
         """
-        if self._agent is None:
-            return
-        try:
-            self._agent.wait_ready(self._started + self.timeout)
-        except (TimeoutError, OSError, LabError) as error:
-            said = self._last_words()
-            raise LabError(f"{self.kernel.name} guest did not boot ({error!r}): {said}") from None
-        self.boot_seconds = time.monotonic() - self._started
-
-    def execute(self, command: str, stdin: bytes = b"", timeout: float = 60) -> Result:
-        """Runs a shell command as root in the guest and returns all it did."""
-        try:
-            return self._port().execute(command, stdin, time.monotonic() + timeout)
-        except (TimeoutError, OSError) as error:
-            raise LabError(f"no answer to {command!r} ({error!r}): {self._last_words()}") from None
-
-    def run(self, command: str, stdin: bytes = b"", timeout: float = 60) -> str:
-        """Runs a shell command as root in the guest and returns its standard output.
-
-        Raises:
-            LabError: It exited with another status than 0, or did not end in time.
-        """
-        done = self.execute(command, stdin, timeout)
-        if done.status:
-            said = done.stderr.decode(errors="replace").strip()
-            raise LabError(f"{command!r} in the guest exited with {done.status}: {said}")
-        return done.stdout.decode(errors="surrogateescape")
-
-    def put(self, path: str, content: bytes, mode: int = 0o755) -> None:
-        """Writes a file in the guest."""
-        self.run(f"cat >'{path}' && chmod {mode:o} '{path}'", stdin=content)
-
-    def send(self, command: str) -> None:
-        """Starts a shell command in the guest without waiting for its end: the last this guest can take."""
-        self._port().send(command, b"", time.monotonic() + 10)
-        self._agent = None
-
-    def _port(self) -> Agent:
-        if self._agent is None:
-            raise LabError("no command can be run in this guest (no agent, or it was given its last)")
-        return self._agent
+        if self.agent is not None:
+            self.wait_agent(self._started + self.timeout)
+            self.boot_seconds = time.monotonic() - self._started
 
     def _boot_arguments(self) -> list[str]:
         image = vmlinux(self.kernel) if self._direct else self.kernel.vmlinuz
-        append = ["console=ttyS0", "cryptomgr.notests"]
-        if "panic=" not in self._append:
-            append.append("panic=-1")
-        if self.accel == "tcg":
-            # Calibrating the clock against emulated timers takes long, and fails on a loaded host.
-            khz = tsc_khz()
-            append += [f"tsc_early_khz={khz}", "tsc=reliable", f"lpj={khz * 4}", "no_timer_check"]
         card = "virtio-net-device" if self._microvm else "virtio-net-pci"
         network = ["-netdev", "user,id=net0,restrict=on,net=192.0.2.0/24", "-device", f"{card},netdev=net0"]
         return [
             *("-cpu", self._cpu or ("host" if self.accel == "kvm" else "max"), "-smp", str(self._smp)),
             *("-kernel", str(image), "-initrd", str(initrd(self.kernel, self._setup, self._modules))),
-            *("-append", " ".join([*append, self._append]).strip()),
+            *("-append", f"{kernel_command_line(self.accel)} {self._append}".strip()),
             *([] if self._defaults else network),
             *(["-global", "virtio-mmio.force-legacy=false"] if self._microvm else []),
         ]

@@ -63,10 +63,9 @@ class Qemu:
         self._args = args
         self._stack = contextlib.ExitStack()
         self._process: subprocess.Popen[bytes] | None = None
-        self._folder = Path(tempfile.mkdtemp(prefix="virtscope-lab-"))
-        self._stack.callback(shutil.rmtree, self._folder, ignore_errors=True)
-        self.console_log = self._folder / "console.log"
-        self.qmp_socket = self._folder / "qmp.sock" if monitor else None
+        self._monitor = monitor
+        self.console_log = Path()
+        self.qmp_socket: Path | None = None
 
     def __enter__(self) -> Self:
         try:
@@ -83,6 +82,7 @@ class Qemu:
 
     def start(self) -> None:
         """Starts QEMU."""
+        self._make_folder()
         self._launch([])
 
     def close(self) -> None:
@@ -108,7 +108,7 @@ class Qemu:
         deadline = time.monotonic() + timeout
         while text not in self.console():
             if time.monotonic() > deadline or not self.alive():
-                raise LabError(f"the guest's console never said {text!r}: {self._last_words()}")
+                raise LabError(f"the guest's console never said {text!r}: {self.last_words()}")
             time.sleep(0.05)
 
     def alive(self) -> bool:
@@ -141,6 +141,12 @@ class Qemu:
             monitor.command("dump-guest-memory", paging=False, protocol=f"file:{path}", format=kind)
         return path
 
+    def _make_folder(self) -> None:
+        self._folder = Path(tempfile.mkdtemp(prefix="virtscope-lab-"))
+        self._stack.callback(shutil.rmtree, self._folder, ignore_errors=True)
+        self.console_log = self._folder / "console.log"
+        self.qmp_socket = self._folder / "qmp.sock" if self._monitor else None
+
     def _launch(self, arguments: Sequence[str], pass_fds: Sequence[int] = ()) -> None:
         command = [
             # QEMU dies with us even when we are killed: the kernel sends the signal.
@@ -166,7 +172,8 @@ class Qemu:
             self._process.kill()
             self._process.wait()
 
-    def _last_words(self) -> str:
+    def last_words(self) -> str:
+        """The end of what QEMU and the guest's console said, for messages."""
         log = self._folder / "qemu.log"
         said = log.read_text(errors="replace")[-1000:] if log.exists() else ""
         return said + "\n".join(self.console().splitlines()[-15:])
@@ -210,6 +217,7 @@ class BareMachine(Qemu):
 
     def start(self) -> None:
         """Starts QEMU."""
+        self._make_folder()
         arguments: list[str] = []
         if self._disk is not None:
             image = self._folder / "disk.img"

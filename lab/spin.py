@@ -30,7 +30,7 @@ def spinning_module(module: bytes) -> bytes:
     """
     if module[:6] != b"\x7fELF\x02\x01":
         raise LabError("not a 64-bit little-endian ELF module")
-    # The signature no longer fits; without one, a kernel that is not locked down loads the module all the same.
+    # The signature no longer fits; without one, a kernel that is not locked down still loads the module.
     patched = bytearray(module.removesuffix(_SIGNED))
     table, entry_size, count = struct.unpack_from("<Q10xHH", module, 0x28)
     # name, type, flags, address, offset, size, link, info, align, entry size
