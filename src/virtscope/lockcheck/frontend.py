@@ -1,0 +1,221 @@
+"""Reads one C translation unit with clang and keeps what the analysis needs of it.
+
+:func:`read` is the entry point. Old code, missing headers and code that does not quite compile are normal
+here: clang recovers, what it understood is analysed, and :attr:`~.ir.Unit.problem` says what it stumbled
+over.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import glob
+import os
+import sys
+from typing import Any
+
+from . import cfg
+from .clangapi import INCLUSION_VISITOR, Clang, Cursor, Location, clang
+from .clangtree import COMPOUND, FUNCTION_DECL, INIT_LIST, PARM_DECL, VAR_DECL, Tree
+from .ir import Function, Table, Unit
+
+_INCOMPLETE, _KEEP_GOING = 0x02, 0x200
+_SOURCES = (".c", ".i", ".inc", ".C")
+_ERRORS = ("did not compile", "ran out of memory or crashed", "was refused", "could not be read back")
+_DEPTH = 20000
+"""How deeply statements may nest before a function is given up."""
+
+
+def builtin_headers() -> list[str]:
+    """Folders with ``stddef.h`` and its like: the libclang package brings none, so an installed compiler's
+    serve.
+    """
+    for pattern in (
+        "/usr/lib/llvm-*/lib/clang/*/include",
+        "/usr/lib/clang/*/include",
+        "/usr/lib/gcc/x86_64*/*/include",
+        "/usr/lib/gcc/*/*/include",
+        "/usr/lib64/gcc/*/*/include",
+    ):
+        found = sorted(x for x in glob.glob(pattern) if os.path.exists(os.path.join(x, "stddef.h")))
+        if found:
+            return found[-1:]
+    return []
+
+
+def read(file: str, arguments: list[str], directory: str = ".") -> Unit:
+    """Reads one file.
+
+    Args:
+        file: its path, absolute or relative to ``directory``.
+        arguments: the compiler's arguments that matter to reading (see :mod:`.compiledb`).
+        directory: where relative paths in them start.
+
+    Returns:
+        The unit; a file that could not be read at all is one whose ``fatal`` is set and whose ``problem``
+        says why.
+    """
+    path = os.path.normpath(os.path.join(directory, file))
+    unit = Unit(path)
+    try:
+        with open(path, "rb") as stream:
+            source = stream.read()
+    except OSError as error:
+        unit.problem, unit.fatal = f"cannot be opened: {error.strerror}", True
+        return unit
+    library = clang()
+    index = library.createIndex(0, 0)
+    words = [f"-working-directory={os.path.abspath(directory)}", *arguments]
+    if not any(w.startswith("-resource-dir") for w in arguments):
+        words += [x for folder in builtin_headers() for x in ("-isystem", folder)]
+    words += ["-ferror-limit=0", "-w", "-Wno-error"]
+    array = (ctypes.c_char_p * len(words))(*[w.encode() for w in words])
+    handle = ctypes.c_void_p()
+    status = library.parseTranslationUnit2(
+        index, path.encode(), array, len(words), None, 0, _INCOMPLETE | _KEEP_GOING, ctypes.byref(handle)
+    )
+    if status != 0 or not handle.value:
+        unit.problem = f"clang gave up: it {_ERRORS[min(max(status, 1), 4) - 1]}"
+        unit.fatal = True
+        library.disposeIndex(index)
+        return unit
+    limit = sys.getrecursionlimit()
+    try:
+        sys.setrecursionlimit(max(limit, _DEPTH))
+        unit.problem = _diagnostics(library, handle)
+        unit.includes = _inclusions(library, handle)
+        _Reader(library, handle, unit, source).run()
+    finally:
+        sys.setrecursionlimit(limit)
+        library.disposeTranslationUnit(handle)
+        library.disposeIndex(index)
+    return unit
+
+
+def _diagnostics(library: Clang, handle: Any) -> str:
+    """The first error of severity error or worse and how many there are, in one sentence; empty when none."""
+    first, count = "", 0
+    for i in range(library.getNumDiagnostics(handle)):
+        diagnostic = library.getDiagnostic(handle, i)
+        if library.getDiagnosticSeverity(diagnostic) >= 3:
+            count += 1
+            if count == 1:
+                first = library.text(library.formatDiagnostic(diagnostic, 1))
+        library.disposeDiagnostic(diagnostic)
+    if not count:
+        return ""
+    return first if count == 1 else f"{first} (and {count - 1} more)"
+
+
+def _inclusions(library: Clang, handle: Any) -> list[str]:
+    out: list[str] = []
+
+    def visit(file: int, _stack: Any, _depth: int, _data: Any) -> None:
+        out.append(library.text(library.getFileName(file)))
+
+    library.getInclusions(handle, INCLUSION_VISITOR(visit), None)
+    return sorted({os.path.normpath(x) for x in out})
+
+
+class _Reader:
+    """One pass over the top level of a unit, then over the functions that matter."""
+
+    def __init__(self, library: Clang, handle: Any, unit: Unit, source: bytes) -> None:
+        self.clang = library
+        self.unit = unit
+        self.root = library.getTranslationUnitCursor(handle)
+        self.preprocessed = unit.file.endswith(".i") or source.startswith((b"# 1 ", b"# 0 ", b"#line 1 "))
+        self.tree = Tree(library, self.preprocessed, source)
+        self.headers: dict[str, Cursor] = {}
+        self.done: set[str] = set()
+        self.wanted: list[str] = []
+
+    def run(self) -> None:
+        for cursor in self.clang.children(self.root):
+            kind = cursor.kind
+            if kind == FUNCTION_DECL:
+                self._top_function(cursor)
+            elif kind == VAR_DECL:
+                self._top_variable(cursor)
+        # Inline functions of the project's own headers count when something here calls them.
+        while self.wanted:
+            key = self.wanted.pop()
+            if key in self.headers:
+                self._function(self.headers.pop(key), key)
+
+    def _top_function(self, cursor: Cursor) -> None:
+        where = self.clang.getCursorLocation(cursor)
+        if self._from_here(cursor, where):
+            if self.clang.isCursorDefinition(cursor):
+                key = self.tree.function_key(cursor)
+                self.tree.statics[self.clang.spelling(cursor)] = key
+                self._function(cursor, key)
+        elif not self.clang.Location_isInSystemHeader(where) and self.clang.isCursorDefinition(cursor):
+            key = self.tree.function_key(cursor)
+            self.headers[key] = cursor
+            self.tree.statics[self.clang.spelling(cursor)] = key
+
+    def _from_here(self, cursor: Cursor, where: Location) -> bool:
+        if self.preprocessed:
+            if self.clang.Location_isInSystemHeader(where):
+                return False
+            return self.tree.where.place(cursor)[0].endswith(_SOURCES)
+        if self.clang.Location_isFromMainFile(where):
+            return True
+        if self.clang.Location_isInSystemHeader(where):
+            return False
+        return self.tree.where.place(cursor)[0].endswith(_SOURCES)
+
+    def _function(self, cursor: Cursor, key: str) -> None:
+        if key in self.done:
+            return
+        self.done.add(key)
+        file, line = self.tree.where.place(cursor)
+        tree = self.tree
+        tree.begin()
+        result = self.clang.getResultType(self.clang.getCursorType(cursor))
+        text, names, _pointer = tree.types.names(result)
+        function = Function(
+            key, self.clang.spelling(cursor), os.path.normpath(file), line, ":" in key, names, text == "void"
+        )
+        try:
+            body = tree.body(cursor)
+        except RecursionError:
+            function.problem = "is nested too deeply"
+            self.unit.functions.append(function)
+            return
+        if body is None:
+            return
+        function.variables = tree.variables
+        function.results = tree.results
+        function.taken = sorted(set(tree.taken))
+        cfg.build(function, body)
+        self.unit.functions.append(function)
+        for name in (*tree.results, *tree.taken):
+            if name in self.headers:
+                self.wanted.append(name)
+        # A cleanup function is mentioned by an attribute alone.
+        self.wanted.extend(name for name in tree.cleanups if name in self.headers)
+
+    def _top_variable(self, cursor: Cursor) -> None:
+        where = self.clang.getCursorLocation(cursor)
+        if self.clang.Location_isInSystemHeader(where) or not self._from_here(cursor, where):
+            return
+        initialiser = self.clang.Cursor_getVarDeclInitializer(cursor)
+        if initialiser.kind != INIT_LIST:
+            return
+        self.tree.begin()
+        names = self.tree.types.names(self.clang.getCursorType(cursor))[1]
+        functions: list[str] = []
+        stack = [initialiser]
+        while stack:
+            node = stack.pop()
+            if node.kind == 101:
+                target = self.clang.getCursorReferenced(node)
+                if target.kind == FUNCTION_DECL:
+                    functions.append(self.tree.function_key(target))
+            elif node.kind not in (COMPOUND, PARM_DECL):
+                stack.extend(reversed(self.clang.children(node)))
+        if functions:
+            file, line = self.tree.where.place(cursor)
+            table = Table(self.clang.spelling(cursor), names, os.path.normpath(file), line, functions)
+            self.unit.tables.append(table)

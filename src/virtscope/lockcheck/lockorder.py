@@ -1,0 +1,115 @@
+"""Lock-order inversions over the whole program, as lockdep finds them at run time.
+
+:func:`inversions` is the entry point. Every lock taken while another is held is an edge between the two
+locks (fields of structs, globals, or all objects of a type); a cycle means that two threads can wait for
+each other.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+from .dataflow import Edge, Result
+from .findings import Finding, Place
+from .ir import Function
+from .prepare import bare
+from .rules import RuleSet
+
+_LONGEST = 6
+"""Longer cycles are not looked for."""
+
+
+def inversions(
+    functions: dict[str, Function], results: dict[str, Result], rules: RuleSet, shown: set[str]
+) -> list[Finding]:
+    """One finding for each cycle, with the chain of calls of every edge; and one for each broken declared
+    order.
+    """
+    edges: dict[str, dict[str, tuple[str, Edge]]] = {}
+    for key, result in results.items():
+        for edge in result.edges:
+            edges.setdefault(edge.held, {}).setdefault(edge.taken, (key, edge))
+    out = _declared(functions, results, rules, edges)
+    seen: set[frozenset[str]] = set()
+    for first in sorted(edges):
+        for second in sorted(edges[first]):
+            back = _path(edges, second, first)
+            if back is None:
+                continue
+            cycle = [first, *back[:-1]] if back[-1] == first else [first, *back]
+            if frozenset(cycle) in seen:
+                continue
+            seen.add(frozenset(cycle))
+            steps = list(zip(cycle, [*cycle[1:], cycle[0]], strict=True))
+            owners = [edges[a][b][0] for a, b in steps]
+            if not any(o in shown for o in owners):
+                continue
+            related = [p for a, b in steps for p in chain(functions, results, *edges[a][b])]
+            key, edge = edges[steps[0][0]][steps[0][1]]
+            order = " -> ".join([*cycle, cycle[0]])
+            what = f"locks are taken in both orders: {order}"
+            function = functions[key]
+            names = tuple((n, "lock") for n in cycle)
+            out.append(
+                Finding("lock-order", function.name, function.file, edge.line, what, names, tuple(related))
+            )
+    return out
+
+
+def _declared(
+    functions: dict[str, Function],
+    results: dict[str, Result],
+    rules: RuleSet,
+    edges: dict[str, dict[str, tuple[str, Edge]]],
+) -> list[Finding]:
+    out = []
+    for order in rules.order:
+        for i, outer in enumerate(order):
+            for inner in order[i + 1 :]:
+                found = edges.get(inner, {}).get(outer)
+                if found is None:
+                    continue
+                key, edge = found
+                function = functions[key]
+                what = f"{outer} is taken while {inner} is held; the rule set says {' before '.join(order)}"
+                related = tuple(chain(functions, results, key, edge))
+                names = ((inner, "lock"), (outer, "lock"))
+                out.append(
+                    Finding("lock-order", function.name, function.file, edge.line, what, names, related)
+                )
+    return out
+
+
+def chain(functions: dict[str, Function], results: dict[str, Result], key: str, edge: Edge) -> list[Place]:
+    """Where the first lock of an edge is taken, and the calls that lead to the second."""
+    function = functions[key]
+    out = [Place(function.file, edge.held_line or function.line, f"{function.name} holds {edge.held}")]
+    line, callee = edge.line, edge.callee
+    for _ in range(20):
+        if not callee:
+            break
+        out.append(Place(function.file, line, f"and calls {bare(callee)}"))
+        result = results.get(callee)
+        if result is None or edge.taken not in result.summary.acquires or callee not in functions:
+            return out
+        function = functions[callee]
+        line, callee = result.summary.acquires[edge.taken]
+    out.append(Place(function.file, line, f"{function.name} takes {edge.taken}"))
+    return out
+
+
+def _path(edges: dict[str, dict[str, tuple[str, Edge]]], start: str, goal: str) -> list[str] | None:
+    """A shortest chain of edges from one lock to another, or None."""
+    queue = deque([[start]])
+    seen = {start}
+    while queue:
+        path = queue.popleft()
+        if path[-1] == goal:
+            return path
+        if len(path) >= _LONGEST:
+            continue
+        for after in edges.get(path[-1], ()):
+            if after not in seen:
+                seen.add(after)
+                queue.append([*path, after])
+    return None

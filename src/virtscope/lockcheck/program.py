@@ -1,0 +1,210 @@
+"""The whole program: functions in the order of their calls, then what only all callers together can tell.
+
+:func:`analyse_program` is the entry point. Functions are followed from the called to the calling, so that
+every call finds a summary; functions that call each other are followed until their summaries stay as they
+are, a bounded number of times. A function that returns with a lock held, or releases one it never took, is
+a mistake or a helper of its caller: it counts as a helper when a caller does its part (releases what it
+took, holds what it releases), or when the rule set's ``helpers`` pattern says that its name promises it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from . import dataflow, lockorder
+from .dataflow import Candidate, Result
+from .findings import Finding, Place
+from .ir import Function, Unit
+from .rules import RuleSet
+from .summaries import Summary
+
+_ROUNDS = 3
+
+
+@dataclass(slots=True)
+class Program:
+    """All functions of all units.
+
+    Attributes:
+        functions: by key.
+        entries: keys of the entry points.
+        results: what analysis found, by key.
+    """
+
+    rules: RuleSet
+    functions: dict[str, Function] = field(default_factory=dict)
+    entries: set[str] = field(default_factory=set)
+    results: dict[str, Result] = field(default_factory=dict)
+    summaries: dict[str, Summary] = field(default_factory=dict)
+
+
+def collect(units: Iterable[Unit], rules: RuleSet, named: Iterable[str] = ()) -> Program:
+    """The program that units make, with the entry points its tables and the caller name."""
+    program = Program(rules)
+    wanted = set(named)
+    table_functions: set[str] = set()
+    for unit in units:
+        for function in unit.functions:
+            key = function.key
+            known = program.functions.get(key)
+            if known is not None:
+                if known.file == function.file:
+                    continue
+                key = f"{function.file}:{function.name}"
+            program.functions[key] = function
+        for table in unit.tables:
+            if any(
+                t.removeprefix("struct ").lstrip("_") in rules.entries or t in rules.entries
+                for t in table.types
+            ):
+                table_functions.update(table.functions)
+    for key, function in program.functions.items():
+        if function.key in table_functions or function.name in wanted or key in wanted:
+            program.entries.add(key)
+    return program
+
+
+def callees(function: Function) -> set[str]:
+    """The keys of the functions a function calls by name."""
+    return {ins[2] for block in function.blocks for ins in block.code if ins[0] == "C"}
+
+
+def analyse_program(program: Program, progress: Callable[[int, int], None] | None = None) -> list[Finding]:
+    """Follows every function; returns the findings of those the rule set looks at."""
+    functions = program.functions
+    calls = {key: sorted(c for c in callees(f) if c in functions) for key, f in functions.items()}
+    done = 0
+    for group in _components(calls):
+        again = len(group) > 1 or group[0] in calls[group[0]]
+        for _ in range(_ROUNDS if again else 1):
+            before = [program.summaries.get(key) for key in group]
+            for key in group:
+                _one(program, key)
+            if [program.summaries.get(key) for key in group] == before:
+                break
+        done += len(group)
+        if progress is not None and done % 256 < len(group):
+            progress(done, len(functions))
+    return conclude(program)
+
+
+def _one(program: Program, key: str) -> None:
+    function = program.functions[key]
+    rules = program.rules
+    if rules.skips(function.name) or function.problem or rules.effects(function.name):
+        # A function the rules describe is what they say, not what its body does.
+        program.results[key] = Result(problem=function.problem)
+        return
+    result = dataflow.analyse(function, rules, program.summaries, key in program.entries)
+    program.results[key] = result
+    summary = result.summary
+    if summary.changes or summary.acquires or summary.calls:
+        program.summaries[key] = summary
+    else:
+        program.summaries.pop(key, None)
+
+
+def conclude(program: Program) -> list[Finding]:
+    """The findings, once every function has been followed."""
+    rules = program.rules
+    shown = program.entries if rules.entries or program.entries else set(program.functions)
+    out: list[Finding] = []
+    for key in shown:
+        result = program.results.get(key)
+        if result is not None:
+            out.extend(result.findings)
+    if not rules.entries:
+        out.extend(_judge(program, shown))
+    if "lock-order" in rules.checks:
+        out.extend(lockorder.inversions(program.functions, program.results, rules, shown))
+    unique = {(f.kind, f.file, f.line, f.function, f.message): f for f in out}
+    return sorted(unique.values(), key=lambda f: (f.file, f.line, f.kind, f.message))
+
+
+def skipped(program: Program) -> list[Place]:
+    """Functions that could not be followed, each with the reason."""
+    out = []
+    for key, function in program.functions.items():
+        problem = function.problem or (program.results[key].problem if key in program.results else "")
+        if problem:
+            out.append(Place(function.file, function.line, f"{function.name} {problem}"))
+    return out
+
+
+def _judge(program: Program, shown: set[str]) -> list[Finding]:
+    """Mistakes among functions that leave a lock held, or release one they did not take."""
+    evidence: set[tuple[str, str, str]] = set()
+    for result in program.results.values():
+        evidence |= result.evidence
+    sides = {"exit-locked": "releases", "unlock-unlocked": "holds"}
+    meant: set[tuple[str, str, str]] = set()
+    candidates = [(key, c) for key, r in program.results.items() for c in r.candidates]
+    for key, candidate in candidates:
+        side = (sides[candidate.kind], key, candidate.lock)
+        name = program.functions[key].name
+        if candidate.lock and (side in evidence or program.rules.may_help(name)):
+            meant.add((candidate.kind, key, candidate.lock))
+    changed = True
+    while changed:
+        changed = False
+        for key, candidate in candidates:
+            if candidate.origin[0] and (candidate.kind, key, candidate.lock) in meant:
+                called = (candidate.kind, *candidate.origin)
+                if called not in meant:
+                    meant.add(called)
+                    changed = True
+    kinds = program.rules.checks
+    return [
+        candidate.finding
+        for key, candidate in candidates
+        if key in shown and candidate.kind in kinds and _blamed(key, candidate, meant)
+    ]
+
+
+def _blamed(key: str, candidate: Candidate, meant: set[tuple[str, str, str]]) -> bool:
+    if candidate.lock and (candidate.kind, key, candidate.lock) in meant:
+        return False
+    # What a called function did by mistake is that function's, not its callers'.
+    return not candidate.origin[0] or (candidate.kind, *candidate.origin) in meant
+
+
+def _components(calls: dict[str, list[str]]) -> list[list[str]]:
+    """Strongly connected components of the call graph, called before calling (Tarjan, without recursion)."""
+    index: dict[str, int] = {}
+    low: dict[str, int] = {}
+    on_stack: set[str] = set()
+    stack: list[str] = []
+    out: list[list[str]] = []
+    for start in calls:
+        if start in index:
+            continue
+        work = [(start, iter(calls[start]))]
+        index[start] = low[start] = len(index)
+        stack.append(start)
+        on_stack.add(start)
+        while work:
+            node, rest = work[-1]
+            for callee in rest:
+                if callee not in index:
+                    index[callee] = low[callee] = len(index)
+                    stack.append(callee)
+                    on_stack.add(callee)
+                    work.append((callee, iter(calls[callee])))
+                    break
+                if callee in on_stack:
+                    low[node] = min(low[node], index[callee])
+            else:
+                work.pop()
+                if work:
+                    low[work[-1][0]] = min(low[work[-1][0]], low[node])
+                if low[node] == index[node]:
+                    group = []
+                    while True:
+                        member = stack.pop()
+                        on_stack.discard(member)
+                        group.append(member)
+                        if member == node:
+                            break
+                    out.append(group)
+    return out

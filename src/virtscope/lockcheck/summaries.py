@@ -1,0 +1,98 @@
+"""What a call of a function does to locks, seen from outside.
+
+A summary names locks from the caller's point of view: ``$0`` is the first argument (``$0->lock`` a field
+behind it), ``$r`` the returned value, ``@name`` a global (``@name:file`` a static one), ``::NAME`` a lock
+that is there once and has no variable; locks that a caller cannot name are left out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from .ir import Function
+from .paths import rebase, root
+
+
+@dataclass(slots=True)
+class Summary:
+    """What calling a function does.
+
+    Attributes:
+        outcomes: the ways it may end: the signs of the value it returns, and the locks that changed, each
+            with ``L`` (locked now), ``S`` (locked shared) or ``U`` (released).
+        needs: locks that must be ``held`` or ``free`` when it is called.
+        classes: the lock class of each lock mentioned.
+        acquires: identities of all locks it takes, directly or deeper, each with the line and the next
+            function.
+        calls: forbidden functions it reaches, likewise.
+    """
+
+    outcomes: list[tuple[int, tuple[tuple[str, str], ...]]] = field(default_factory=list)
+    needs: dict[str, str] = field(default_factory=dict)
+    classes: dict[str, str] = field(default_factory=dict)
+    acquires: dict[str, tuple[int, str]] = field(default_factory=dict)
+    calls: dict[str, tuple[int, str]] = field(default_factory=dict)
+
+    @property
+    def changes(self) -> bool:
+        """Whether a caller's lock state depends on this call."""
+        return bool(self.needs) or any(changed for _, changed in self.outcomes)
+
+    def to_json(self) -> list[Any]:
+        """The summary as JSON values."""
+        return [self.outcomes, self.needs, self.classes, self.acquires, self.calls]
+
+    @classmethod
+    def from_json(cls, row: list[Any]) -> Summary:
+        """The inverse of :meth:`to_json`."""
+        outcomes = [(mask, tuple((k, s) for k, s in changed)) for mask, changed in row[0]]
+        pairs = [{k: (int(v[0]), str(v[1])) for k, v in part.items()} for part in row[3:5]]
+        return cls(outcomes, row[1], row[2], pairs[0], pairs[1])
+
+
+NOTHING = Summary()
+
+
+def outward(function: Function, key: str, returned: str) -> str:
+    """A lock's name from a caller's point of view, or an empty string when a caller cannot name it.
+
+    Args:
+        function: where ``key`` is a path.
+        key: the path.
+        returned: the path that the exit in question returns, or an empty string.
+    """
+    if key.startswith(("::", "@")):
+        return key
+    if key.endswith("~"):
+        return ""
+    start = root(key)
+    if returned and start == returned:
+        return rebase(key, start, "$r")
+    variable = function.variables.get(start)
+    if variable is None or variable.kind != "param" or not variable.pointer:
+        return ""
+    return rebase(key, start, f"${variable.index}")
+
+
+def inward(key: str, arguments: list[str], result: str) -> str:
+    """A summary's lock in terms of one call, or an empty string when the call does not say.
+
+    Args:
+        key: a name :func:`outward` made.
+        arguments: the call's operands.
+        result: the path the returned value is assigned to.
+    """
+    if key.startswith(("::", "@")):
+        return key
+    start = root(key)
+    if start == "$r":
+        return rebase(key, start, result) if result else ""
+    try:
+        operand = arguments[int(start.lstrip("$"))]
+    except (ValueError, IndexError):
+        return ""
+    if operand[:1] in ("#", "?", '"', "@", ""):
+        return ""
+    path = rebase(key, start, operand)
+    return path.removeprefix("&")
