@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from virtscope.kernel.kernel import Kernel, find_kernel
+from virtscope.kernel.cache import KernelCache
+from virtscope.kernel.finding import find_kernel
+from virtscope.kernel.kernel import Kernel
 from virtscope.kernel.layouts import Member, StructLayout
 from virtscope.kernel.records import Record
 
-__all__ = ["Kernel", "Member", "Record", "StructLayout", "find_kernel"]
+__all__ = ["Kernel", "KernelCache", "Member", "Record", "StructLayout", "find_kernel"]

@@ -1,7 +1,8 @@
 """A Linux kernel found in a guest's memory: its addresses, symbols, types and structures.
 
-`find_kernel` finds it. A `Kernel` reads kernel virtual memory (`read`, `record`, `list_of`), knows symbols both ways
-(`symbol`, `symbolize`) and the layouts of structures (`struct`). A view is a function of a `Kernel`.
+`find_kernel` (of `finding`) finds it. A `Kernel` reads kernel virtual memory (`read`, `record`, `list_of`), knows
+symbols both ways (`symbol`, `symbolize`) and the layouts of structures (`struct`). A view is a function of a
+`Kernel`.
 """
 
 from __future__ import annotations
@@ -9,59 +10,117 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, TypeVar
 
-from virtscope.errors import CorruptData, NotMapped
+from virtscope.errors import (
+    CorruptData,
+    GuestMemoryError,
+    NotMapped,
+    UnknownLayout,
+)
 from virtscope.kernel import collections
+from virtscope.kernel.declared import declared_struct
 from virtscope.kernel.layouts import StructLayout
+from virtscope.kernel.paging import AddressSpace
 from virtscope.kernel.records import Record
+from virtscope.memory.physical import PageCache
 
 if TYPE_CHECKING:
     import drgn
 
-    from virtscope.kernel.cache import KernelCache
-    from virtscope.kernel.paging import AddressSpace
+    from virtscope.kernel.finding import Found
+    from virtscope.kernel.kallsyms import Kallsyms
+    from virtscope.kernel.layouts import LayoutSource
     from virtscope.memory.physical import PhysicalMemory
 
 T = TypeVar("T")
+
+_ADDRESS_MASK = (1 << 64) - 1
+_MAX_READ = 256 << 20
+_MAX_CPUS = 8192
 
 
 class Kernel:
     """A running (or dumped) Linux kernel. Made by `find_kernel`.
 
+    What is learned of the kernel (symbols, layouts) is kept for the next run by `close`.
+
     Attributes:
         memory: the guest-physical memory it was found in.
         arch: "x86_64".
-        release: as `uname -r` ("6.1.0-56-amd64").
-        banner: as /proc/version, without the line end.
-        build_id: the kernel's GNU build id in hex, None when it is not known.
-        vmcoreinfo: the keys and values of its VMCOREINFO note; empty when there is none.
+        banner: as /proc/version shows it, without the line end.
+        release: as `uname -r` ("6.1.0-56-amd64"), taken from the banner.
         evidence: the independent facts by which it was accepted, as sentences.
-        has_types: whether full type information (BTF) is there; without it few members of few structures are known.
+        has_types: whether full type information (BTF) is there; without it only `structural` knows a few members.
+        has_symbols: whether a symbol table (kallsyms) is there.
         notes: sentences a user should see when results depend on them.
     """
 
-    memory: PhysicalMemory
-    arch: str
-    release: str
-    banner: str
-    build_id: str | None
-    vmcoreinfo: dict[str, str]
-    evidence: tuple[str, ...]
-    has_types: bool
-    notes: list[str]
+    arch = "x86_64"
+
+    def __init__(self, found: Found) -> None:
+        self._found = found
+        self._image = found.image
+        self.memory: PhysicalMemory = found.image.memory
+        self.banner = found.banner
+        self.release = found.banner.split(" ")[2]
+        self.evidence = found.evidence
+        self.has_types = found.btf is not None
+        self.has_symbols = found.kallsyms is not None
+        self.notes: list[str] = list(found.notes)
+        self._pages = PageCache(self.memory)
+        self._space = AddressSpace(self._pages, found.image.root, found.image.levels, "kernel")
+        self._layouts: dict[str, StructLayout] = {}
+        self._addresses: dict[str, int | None] = {}
+        self._source: LayoutSource | None = None
+        self._modules: list[tuple[int, int, Record]] | None = None
+        self._vmcoreinfo: dict[str, str] | None = None
+        self._build_id: str | None = ""
+        self._prog: drgn.Program | None = None
+        self._direct = found.direct_map
+        self._direct_size = self.memory.segments[-1].end if found.direct_map else 0
+        self._start, self._size, self._offset = found.image.start, found.image.size, found.image.physical
 
     # Memory
 
     def read(self, address: int, size: int) -> bytes:
         """`size` bytes at kernel virtual `address`.
 
+        Small reads come from remembered pages, until `refresh`; longer ones always ask the guest, so that one
+        structure is read in one go.
+
         Raises:
             NotMapped: part of the range is not mapped.
+            CorruptData: `size` is more than any kernel object has.
         """
-        raise NotImplementedError
+        physical = address - self._direct
+        if not 0 <= physical < self._direct_size:
+            if not 0 <= address - self._start < self._size:
+                if size > _MAX_READ:
+                    raise CorruptData(f"kernel memory: {size} bytes at {address:#x} are more than can be")
+                return self._space.read(address, size)
+            physical = address - self._start + self._offset
+        try:
+            if (physical & 0xFFF) + size <= 4096:
+                return self._pages.read(physical, size)
+            if size > _MAX_READ:
+                raise CorruptData(f"kernel memory: {size} bytes at {address:#x} are more than can be")
+            return self.memory.read(physical, size)
+        except GuestMemoryError:
+            raise NotMapped(
+                f"kernel memory: the guest has no memory at {address:#x} ({size} bytes)"
+            ) from None
 
     def read_cstring(self, address: int, limit: int = 4096) -> bytes:
         """The bytes at `address` up to the first NUL, at most `limit` of them; raises NotMapped."""
-        raise NotImplementedError
+        found = b""
+        while len(found) < limit:
+            size = min(4096 - (address & 0xFFF), limit - len(found))
+            data = self.read(address, size)
+            end = data.find(b"\0")
+            if end >= 0:
+                return found + data[:end]
+            found += data
+            address += size
+        return found
 
     def read_u32(self, address: int) -> int:
         """The unsigned 32-bit number at `address`; raises NotMapped."""
@@ -75,26 +134,35 @@ class Kernel:
         """The pointer (unsigned long) at `address`; raises NotMapped."""
         return int.from_bytes(self.read(address, 8), "little")
 
+    def translate(self, address: int) -> int:
+        """The guest-physical address of a kernel virtual one, by the page tables; raises NotMapped."""
+        return self._space.translate(address)
+
     def user_space(self, pgd: int) -> AddressSpace:
         """The user address space whose page table root is at kernel address `pgd` (`mm_struct.pgd`).
 
         Its `read(address, size)` raises NotMapped for pages that are not resident.
+
+        Raises:
+            NotMapped: nothing is mapped at `pgd`.
         """
-        raise NotImplementedError
+        return AddressSpace(self._pages, self.translate(pgd), self._image.levels, "user memory")
 
     def refresh(self) -> None:
         """Forget remembered pages and translations, so that what follows sees the guest as it is now.
 
-        A view of a live guest calls this when it starts.
+        A view of a live guest begins with this, or lets `retried` do it.
         """
-        raise NotImplementedError
+        self._pages.forget()
+        self._space.forget()
+        self._modules = None
 
     def retried(self, read: Callable[[], T], attempts: int = 4) -> T:
         """The result of `read()`, called again when what it read was torn by the running guest.
 
-        The guest changes its structures while they are read; a walk can follow a pointer that has just become
-        stale. `read` should read all of what belongs together and return it whole. Remembered pages are dropped
-        before every attempt. A dump is never retried: it stays as it is.
+        The guest changes its structures while they are read; a walk can follow a pointer that has just
+        become stale. `read` should read all of what belongs together and return it whole. Remembered pages are
+        dropped before every attempt. A dump is read once: it stays as it is.
 
         Raises:
             CorruptData: what the last attempt raised (NotMapped is turned into it).
@@ -106,10 +174,10 @@ class Kernel:
                 return read()
             except (CorruptData, NotMapped) as error:
                 last = error
+        if isinstance(last, NotMapped):
+            raise CorruptData(str(last)) from last
         assert last is not None
-        if isinstance(last, CorruptData):
-            raise last
-        raise CorruptData(str(last)) from last
+        raise last
 
     # Symbols
 
@@ -121,15 +189,36 @@ class Kernel:
         Raises:
             UnknownLayout: the kernel's symbol table has no such name.
         """
-        raise NotImplementedError
+        address = self._find_symbol(name)
+        if address is None:
+            raise UnknownLayout(
+                f"this kernel ({self.release}) has no symbol {name}, or does not say where it is"
+            )
+        return address
 
     def has_symbol(self, name: str) -> bool:
         """Whether `symbol(name)` would give an address."""
-        raise NotImplementedError
+        return self._find_symbol(name) is not None
 
     def symbolize(self, address: int) -> tuple[str, int, str | None] | None:
-        """The (function or object name, offset into it, module name or None) of a kernel address; None when unknown."""
-        raise NotImplementedError
+        """The (symbol, offset into it, module name or None for the kernel itself) of a kernel address.
+
+        None when the address is in neither: in data, in code made at run time (BPF), or nowhere.
+        """
+        offset = address - self._start
+        if 0 <= offset < self._size:
+            near = self._found.learned.near.get(offset)
+            if near is None:
+                table = self._kallsyms()
+                hit = table.nearest(address) if table is not None else None
+                if hit is None or hit[0] < self._start:
+                    return None
+                near = self._found.learned.near[offset] = (hit[0] - self._start, hit[1])
+                self._found.learned.changed = True
+            return near[1], offset - near[0], None
+        from virtscope.kernel.modules import symbolize_in_module
+
+        return symbolize_in_module(self, address)
 
     def percpu(self, symbol: str | int, cpu: int) -> int:
         """The address of a per-CPU variable, by symbol name or by its per-CPU pointer, on `cpu`.
@@ -137,15 +226,39 @@ class Kernel:
         Raises:
             UnknownLayout: no such symbol, or where per-CPU areas are is not known.
         """
-        raise NotImplementedError
+        base = self.symbol(symbol) if isinstance(symbol, str) else symbol
+        if not 0 <= cpu < _MAX_CPUS:
+            raise UnknownLayout(f"there is no CPU {cpu}")
+        return (base + self.read_u64(self.symbol("__per_cpu_offset") + 8 * cpu)) & _ADDRESS_MASK
 
     def online_cpus(self) -> tuple[int, ...]:
         """The numbers of the CPUs that are online, ascending; raises UnknownLayout."""
-        raise NotImplementedError
+        return self._cpus("__cpu_online_mask")
 
     def possible_cpus(self) -> tuple[int, ...]:
         """The numbers of the CPUs that could be online, ascending; raises UnknownLayout."""
-        raise NotImplementedError
+        return self._cpus("__cpu_possible_mask")
+
+    # What the kernel says of itself
+
+    @property
+    def vmcoreinfo(self) -> dict[str, str]:
+        """The keys and values of its VMCOREINFO; empty when it keeps none, or it is not found."""
+        if self._vmcoreinfo is None:
+            from virtscope.kernel.vmcoreinfo import read_vmcoreinfo
+
+            self._vmcoreinfo = {}  # symbols are looked up in it: not while it is read
+            self._vmcoreinfo = read_vmcoreinfo(self)
+        return self._vmcoreinfo
+
+    @property
+    def build_id(self) -> str | None:
+        """The kernel's GNU build id in hex; None when it is not known."""
+        if self._build_id == "":
+            from virtscope.kernel.notes import read_build_id
+
+            self._build_id = read_build_id(self)
+        return self._build_id
 
     # Types
 
@@ -155,19 +268,32 @@ class Kernel:
         Raises:
             UnknownLayout: this kernel has no such structure, or its layout is not known.
         """
-        raise NotImplementedError
+        layout = self._layouts.get(name)
+        if layout is None:
+            source = self._types()
+            size = source.struct_size(name)
+            if size is None:
+                raise UnknownLayout(f"this kernel ({self.release}) has no {name}, or its layout is not known")
+            layout = self._layouts[name] = StructLayout(name, size, source)
+        return layout
 
     def has_struct(self, name: str) -> bool:
         """Whether `struct(name)` would give a layout."""
-        raise NotImplementedError
+        return name in self._layouts or self._types().struct_size(name) is not None
 
     def enum(self, name: str) -> dict[str, int]:
         """The enumerators of `enum name`; raises UnknownLayout."""
-        raise NotImplementedError
+        enum = self._types().enum(name)
+        if enum is None:
+            raise UnknownLayout(f"this kernel ({self.release}) has no enum {name}, or it is not known")
+        return enum
 
     def enumerator(self, name: str) -> int:
         """The value of one enumerator of whichever enum has it ("LOG_CONT"); raises UnknownLayout."""
-        raise NotImplementedError
+        value = self._types().enumerator(name)
+        if value is None:
+            raise UnknownLayout(f"this kernel ({self.release}) has no enumerator {name}, or it is not known")
+        return value
 
     # Structures
 
@@ -182,12 +308,15 @@ class Kernel:
         return Record(self, layout, address, self.read(address, layout.size))
 
     def variable(self, name: str) -> Record:
-        """A snapshot of the global structure `name` ("init_task", "init_uts_ns"), its type being known by declaration.
+        """A snapshot of the global structure `name` ("init_task"), whose type is known by declaration.
 
         Raises:
-            UnknownLayout: no such symbol, or its type is not declared.
+            UnknownLayout: no such symbol, or `declared` does not list it as a structure.
         """
-        raise NotImplementedError
+        struct = declared_struct(name)
+        if struct is None:
+            raise UnknownLayout(f"the type of the variable {name} is not known")
+        return self.record(struct, self.symbol(name))
 
     def list_of(self, head: int, struct: str, member: str) -> Iterator[Record]:
         """The structures on the `list_head` list whose head is at `head`; see `collections.list_of`."""
@@ -201,7 +330,68 @@ class Kernel:
             UnknownLayout: the kernel has no BTF.
             MissingDependency: drgn is not installed.
         """
-        raise NotImplementedError
+        if self._prog is None:
+            from virtscope.kernel.program import make_program
+
+            self._prog = make_program(self)
+        return self._prog
+
+    def close(self) -> None:
+        """Keep what was learned of this kernel for the next run. Nothing else is held; using it stays possible."""
+        self._found.save()
+
+    def _find_symbol(self, name: str) -> int | None:
+        try:
+            return self._addresses[name]
+        except KeyError:
+            address = self._addresses[name] = self._look_up(name)
+            return address
+
+    def _look_up(self, name: str) -> int | None:
+        learned = self._found.learned
+        if self.has_symbols and name in learned.symbols:
+            known = learned.symbols[name]
+            if known is not None:
+                return known[0] if known[1] else (self._start + known[0]) & _ADDRESS_MASK
+        elif self.has_symbols:
+            table = self._kallsyms()
+            address = table.lookup(name) if table is not None else None
+            if address is not None:
+                absolute = not 0 <= address - self._start < 1 << 31
+                learned.symbols[name] = (address if absolute else address - self._start, absolute)
+                learned.changed = True
+                return address
+            learned.symbols[name] = None
+            learned.changed = True
+        from virtscope.kernel.structural import find_by_content
+        from virtscope.kernel.vmcoreinfo import vmcoreinfo_symbol
+
+        if name.startswith(("vmcoreinfo", "__start_notes", "__stop_notes")):
+            return None
+        address = vmcoreinfo_symbol(self.vmcoreinfo, name)
+        return find_by_content(self, name) if address is None else address
+
+    def _kallsyms(self) -> Kallsyms | None:
+        return self._found.symbol_table()
+
+    def _types(self) -> LayoutSource:
+        if self._source is None:
+            if self.has_types:
+                from virtscope.kernel.cache import LearnedLayouts
+
+                self._source = LearnedLayouts(self._found.learned, self._found.types)
+            else:
+                from virtscope.kernel.structural import StructuralLayouts
+
+                self._source = StructuralLayouts(self)
+        return self._source
+
+    def _cpus(self, name: str) -> tuple[int, ...]:
+        count = self.read_u32(self.symbol("nr_cpu_ids")) if self.has_symbol("nr_cpu_ids") else _MAX_CPUS
+        bits = self.struct("cpumask").size * 8
+        size = min(bits, -(-min(count, _MAX_CPUS) // 64) * 64) // 8
+        mask = int.from_bytes(self.read(self.symbol(name), size), "little")
+        return tuple(cpu for cpu in range(min(size * 8, count)) if mask >> cpu & 1)
 
     def _pointee(self, layout: StructLayout, address: int, what: str) -> Record:
         """A structure that a pointer named `what` points to; raises CorruptData for a wild pointer."""
@@ -209,16 +399,3 @@ class Kernel:
             return self.record(layout, address)
         except NotMapped:
             raise CorruptData(f"{what} leads to {address:#x}, where nothing is mapped") from None
-
-
-def find_kernel(memory: PhysicalMemory, *, cache: KernelCache | None = None) -> Kernel:
-    """The Linux kernel in `memory`.
-
-    Args:
-        memory: the guest-physical memory.
-        cache: where learned layouts and symbols are kept; the user's cache folder when None.
-
-    Raises:
-        KernelNotFound: there is none: a guest still in firmware, or another operating system.
-    """
-    raise NotImplementedError

@@ -28,7 +28,7 @@ class Member(NamedTuple):
         offset: bytes from the start of the outermost structure of the path.
         size: bytes of the whole member (all elements of an array; the storage read for a bit-field).
         kind: one letter: u unsigned, s signed, b bool, c char, p pointer, S structure or union, f bit-field.
-        count: elements of an array (all dimensions multiplied; 0 for a flexible array), None for a single value.
+        length: elements of an array (all dimensions multiplied; 0 for a flexible array), None for a single value.
         target: the layout name of the structure (S) or of what a pointer points to (p); None when that is no structure.
         bit_offset: a bit-field's lowest bit within its storage.
         bit_size: a bit-field's width; negative for a signed one.
@@ -37,7 +37,7 @@ class Member(NamedTuple):
     offset: int
     size: int
     kind: str
-    count: int | None = None
+    length: int | None = None
     target: str | None = None
     bit_offset: int = 0
     bit_size: int = 0
@@ -68,7 +68,7 @@ _SCALARS = {
 
 def _compile(owner: str, path: str, member: Member) -> Getter:
     """A function of (bytes, start) that returns the value of `member`."""
-    offset, size, kind, count = member.offset, member.size, member.kind, member.count
+    offset, size, kind, count = member.offset, member.size, member.kind, member.length
     if kind == "f":
         shift, mask, signed = member.bit_offset, (1 << abs(member.bit_size)) - 1, member.bit_size < 0
         top = (mask + 1) >> 1

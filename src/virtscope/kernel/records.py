@@ -54,12 +54,12 @@ class Record:
             if member is None or member.kind != "S":
                 raise
         # A structure: rare enough that it need not be compiled.
-        if member.count is None:
+        if member.length is None:
             return self.inner(path)
         layout = self._target_layout(path)
         return tuple(
             self._inside(layout, member.offset + index * layout.size)
-            for index in range(min(member.count, 65536))
+            for index in range(min(member.length, 65536))
         )
 
     def inner(self, path: str) -> Record:
