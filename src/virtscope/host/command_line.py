@@ -151,7 +151,7 @@ class _Options:
 
     def __init__(self, arguments: Sequence[str]) -> None:
         self._given: dict[str, list[str]] = {}
-        for option, argument in zip(arguments, [*arguments[1:], ""], strict=True):
+        for option, argument in zip(arguments, [*arguments[1:], ""], strict=False):
             if option.startswith("-"):
                 name = option[2:] if option.startswith("--") else option[1:]
                 self._given.setdefault(name, []).append(argument)

@@ -97,7 +97,9 @@ def parse_disks(text: str, volume_path: Callable[[str, str], str | None] | None 
     ]
 
 
-def _place(kind: str, source: Any, volume_path: Callable[[str, str], str | None]) -> tuple[str | None, str]:
+def _place(
+    kind: str, source: Any, volume_path: Callable[[str, str], str | None] | None
+) -> tuple[str | None, str]:
     """The path of a source, if it has one, and what to call it."""
     if kind in ("file", "block"):
         path = source.get("file") or source.get("dev") or ""

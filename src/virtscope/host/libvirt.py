@@ -171,7 +171,7 @@ class PassthroughMonitor:
         self.close()
 
     def _command(self, command: str, flags: int) -> str:
-        import libvirt_qemu
+        import libvirt_qemu  # type: ignore[import-untyped,unused-ignore]
 
         return self._ask(lambda: str(libvirt_qemu.qemuMonitorCommand(self._handle, command, flags)))
 

@@ -1,8 +1,8 @@
 """ELF cores of whole machines: `virsh dump --memory-only`, QEMU's dump-guest-memory, /proc/vmcore.
 
 Each program header of type PT_LOAD is a range of memory, p_paddr its guest-physical address. The notes hold
-the registers of each vCPU; QEMU adds one of its own that has the control registers. See elf(5), and for QEMU's
-note struct QEMUCPUState in its target/i386/arch_dump.c.
+the registers of each vCPU; QEMU adds one of its own that has the control registers. See elf(5), and for the
+latter struct QEMUCPUState in QEMU's target/i386/arch_dump.c.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def open_elf_core(name: str, fd: int) -> FileMemory:
         if p_offset + p_filesz > file_size:
             raise FormatError(
                 FORMAT,
-                f"segment {number} ends at byte {p_offset + p_filesz}, the file at {file_size}: it is cut short",
+                f"cut short: segment {number} ends at byte {p_offset + p_filesz}, the file at {file_size}",
                 field="p_filesz",
                 offset=at + 32,
             )

@@ -29,8 +29,8 @@ class FileRange:
 class FileMemory(PhysicalMemory):
     """Memory that lies in a file in pieces; holes of a sparse file count as not populated.
 
-    Reading makes system calls and does not map the file: one that is cut short meanwhile must be an error, where
-    a mapping would kill the process.
+    Reading makes system calls and does not map the file: one that is cut short meanwhile must be an error,
+    where a mapping would kill the process.
 
     Args:
         name: the file's name for messages.
