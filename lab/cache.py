@@ -10,6 +10,7 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -60,6 +61,15 @@ def made_once(path: Path, make: Callable[[Path], None]) -> Path:
         make(temporary)
         temporary.rename(path)
     return path
+
+
+def scratch_folder() -> Path:
+    """A new folder for one guest's sockets and logs; those of lab processes that were killed are removed."""
+    for path in Path(tempfile.gettempdir()).glob("virtscope-lab-*-*"):
+        owner = path.name.split("-")[2]
+        if owner.isdigit() and not Path(f"/proc/{owner}").exists():
+            shutil.rmtree(path, ignore_errors=True)
+    return Path(tempfile.mkdtemp(prefix=f"virtscope-lab-{os.getpid()}-"))
 
 
 def program(name: str, package: str) -> str:

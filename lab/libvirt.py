@@ -10,7 +10,6 @@ from __future__ import annotations
 import shutil
 import socket
 import subprocess
-import tempfile
 import time
 from pathlib import Path
 from types import TracebackType
@@ -19,11 +18,12 @@ from xml.sax.saxutils import escape
 
 from lab.accelerator import accelerator
 from lab.agent import Agent, Shell
-from lab.cache import LabError, program, root
+from lab.cache import LabError, program, root, scratch_folder
 from lab.guest import kernel_command_line
 from lab.initrd import initrd
 from lab.kernels import Kernel
 from lab.kernels import kernel as find_kernel
+from lab.qemu import runs
 from lab.userspace import script
 
 # The daemon ends when its standard input does: at the latest when the process that started it dies.
@@ -101,7 +101,7 @@ class Libvirt:
     """
 
     def __init__(self) -> None:
-        self._folder = Path(tempfile.mkdtemp(prefix="virtscope-lab-"))
+        self._folder = scratch_folder()
         self.uri = f"qemu+unix:///system?socket={self._folder}/libvirt-sock"
         self._process: subprocess.Popen[bytes] | None = None
         self._domains: list[Domain] = []
@@ -172,8 +172,7 @@ class Libvirt:
                 self._process.wait()
         deadline = time.monotonic() + 10
         for domain in self._domains:
-            # The dead are gone for good once the host's init has seen to them.
-            while Path(f"/proc/{domain.pid}").exists() and time.monotonic() < deadline:
+            while runs(domain.pid) and time.monotonic() < deadline:
                 time.sleep(0.02)
         shutil.rmtree(self._folder, ignore_errors=True)
 

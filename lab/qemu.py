@@ -7,19 +7,27 @@ import os
 import shutil
 import signal
 import subprocess
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self
 
-from lab.cache import LabError, program
+from lab.cache import LabError, program, scratch_folder
 from lab.monitor import Monitor
 
 Backend = Literal["plain", "ram", "memfd", "memfd-private", "file", "file-private", "numa"]
 """Where the guest's RAM is: QEMU's default, or an object of that kind (`memfd` and `file` are shared;
 `numa` is two nodes, one of each)."""
+
+
+def runs(pid: int) -> bool:
+    """Whether there is such a process; a zombie does not count."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b") ")[2][:1]
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return state not in b"ZX"
 
 
 class Qemu:
@@ -142,7 +150,7 @@ class Qemu:
         return path
 
     def _make_folder(self) -> None:
-        self._folder = Path(tempfile.mkdtemp(prefix="virtscope-lab-"))
+        self._folder = scratch_folder()
         self._stack.callback(shutil.rmtree, self._folder, ignore_errors=True)
         self.console_log = self._folder / "console.log"
         self.qmp_socket = self._folder / "qmp.sock" if self._monitor else None
