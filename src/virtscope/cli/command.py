@@ -83,6 +83,8 @@ class Column:
         help: one phrase for the man page.
         show: the value as a table shows it; takes the raw value. "-" for unknown unless it says otherwise.
         right: align to the right (numbers).
+        width: how wide the column is at least.
+        aliases: further names it goes by (`command` for `args`).
         style: a colour name for this row's cell (see `output.STYLES`), or None.
     """
 
@@ -92,6 +94,8 @@ class Column:
     help: str
     show: Callable[[Any], str] = _plain
     right: bool = False
+    width: int = 0
+    aliases: tuple[str, ...] = ()
     style: Callable[[Any], str | None] | None = None
 
 
@@ -121,10 +125,12 @@ class Command:
         description: paragraphs separated by blank lines.
         schema: the version of its JSON rows.
         default_columns: the columns shown when `-o` is not given, from the parsed options.
+        gap: spaces between the columns of a table.
         rows: yields the rows of one guest.
         text: the classic output of one guest's rows.
         follows: with this option set the rows never end, so they are printed as they come.
         check: raises UsageError for options that contradict each other.
+        searches: with these options the user looks for something, and no row at all is a negative answer.
     """
 
     name: str
@@ -135,11 +141,13 @@ class Command:
     columns: tuple[Column, ...] = ()
     schema: int = 1
     default_columns: Callable[[argparse.Namespace], Sequence[str]] | None = None
+    gap: int = 2
     rows: Callable[[Guest, argparse.Namespace], Iterable[Any]] | None = None
     text: Callable[[Iterable[Any], argparse.Namespace], Iterator[Line]] | None = None
     follows: Callable[[argparse.Namespace], bool] | None = None
     action: Callable[[argparse.Namespace], int] | None = None
     check: Callable[[argparse.Namespace], None] | None = None
+    searches: Callable[[argparse.Namespace], bool] | None = None
     examples: tuple[Example, ...] = ()
     see_also: tuple[str, ...] = ()
     notes: tuple[tuple[str, str], ...] = ()
@@ -151,8 +159,10 @@ class Command:
         return self.name.removeprefix("virt-")
 
     def column(self, name: str) -> Column | None:
-        """The column of that name, or None."""
-        return next((column for column in self.columns if column.name == name), None)
+        """The column of that name or alias, or None."""
+        return next(
+            (column for column in self.columns if name == column.name or name in column.aliases), None
+        )
 
     def main(self, argv: Sequence[str] | None = None) -> int:
         """Run the command as a console script does; returns the exit code."""

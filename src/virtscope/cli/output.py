@@ -156,8 +156,9 @@ def write_table(
     rows: Sequence[tuple[str | None, Any]],
     headings: bool,
     color: bool,
+    gap: int = 2,
 ) -> None:
-    """Aligned columns, two spaces apart; the last one is never padded."""
+    """Aligned columns, `gap` spaces apart; the last one is never padded."""
     with_guest = bool(rows) and rows[0][0] is not None
     head = (["GUEST"] if with_guest else []) + [column.heading for column in columns]
     rights = ([False] if with_guest else []) + [column.right for column in columns]
@@ -171,23 +172,25 @@ def write_table(
         if color:
             styles.append(no_style + [column.style(row) if column.style else None for column in columns])
     widths = [len(text) if headings else 0 for text in head]
+    for index, column in enumerate(columns, len(head) - len(columns)):
+        widths[index] = max(widths[index], column.width)
     for cells in body:
         for index, cell in enumerate(cells):
             width = display_width(cell)
             if width > widths[index]:
                 widths[index] = width
-    last = len(head) - 1
+    last, between = len(head) - 1, " " * gap
 
     def line(cells: list[str], row_styles: list[str | None] | None) -> str:
         parts = []
         for index, cell in enumerate(cells):
-            gap = " " * (widths[index] - display_width(cell))
+            padding = " " * (widths[index] - display_width(cell))
             shown = paint(cell, row_styles[index], True) if row_styles else cell
             if rights[index]:
-                parts.append(gap + shown)
+                parts.append(padding + shown)
             else:
-                parts.append(shown if index == last else shown + gap)
-        return "  ".join(parts).rstrip() + "\n"
+                parts.append(shown if index == last else shown + padding)
+        return between.join(parts).rstrip() + "\n"
 
     lines = []
     if headings:

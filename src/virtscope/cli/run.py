@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from virtscope.cli import output
 from virtscope.cli.command import Column, Command, Guests
-from virtscope.cli.exit_codes import FAILED, OK, PARTIAL
+from virtscope.cli.exit_codes import FAILED, NEGATIVE, OK, PARTIAL
 from virtscope.cli.parser import parse
 from virtscope.errors import UsageError, VirtscopeError
 
@@ -92,7 +92,8 @@ def _run_rows(command: Command, args: argparse.Namespace) -> int:
         _print_text(command, args, rows, reports, columns, several)
     sys.stdout.flush()
     if not failed:
-        return OK
+        negative = not rows and command.searches is not None and command.searches(args)
+        return NEGATIVE if negative else OK
     return PARTIAL if rows or len(failed) < len(reports) else FAILED
 
 
@@ -286,7 +287,7 @@ def _print_text(
     color = output.use_color(args.color, sys.stdout)
     if command.text is None or columns is not None:
         columns = columns or _default_columns(command, args)
-        output.write_table(out, columns, shown, not args.no_headings, color)
+        output.write_table(out, columns, shown, not args.no_headings, color, command.gap)
         return
     for report in reports:
         for line in command.text(iter(report.rows), args):
