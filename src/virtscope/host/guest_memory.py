@@ -57,6 +57,8 @@ class GuestMemoryOpener:
                 f"{self._name}: cannot tell where its {size} MiB of RAM are: no mapping of process "
                 f"{self._process.pid} fits"
             )
+        if self._process.command_line.can_grow:
+            self._notes.append(f"{self._name}: memory that was plugged in is not seen without its monitor")
         if len(possible.layouts) == 1:
             return self._memory(possible.layouts[0])
         return self._likeliest(possible.layouts)

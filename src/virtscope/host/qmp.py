@@ -76,7 +76,7 @@ class QmpClient:
         self._socket = connect(path, timeout)
         try:
             if is_taken is not None and not self._greets_soon() and is_taken():
-                raise MonitorError(f"{self._label} serves another client")
+                raise MonitorError(f"{self._label} does not answer: another client is connected to it")
             if not isinstance(self._message().get("QMP"), dict):
                 raise MonitorError(f"{self._label} is not a QMP monitor")
             self.execute("qmp_capabilities")

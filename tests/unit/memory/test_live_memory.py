@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
 import mmap
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -175,7 +176,6 @@ def test_ranges_become_segments_and_holes_stay() -> None:
     area = mmap.mmap(-1, 4 * PAGE_SIZE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     for page in range(4):
         area[page * PAGE_SIZE : page * PAGE_SIZE + 1] = b"%d" % page
-    import ctypes
 
     pin = ctypes.c_char.from_buffer(area)
     base = ctypes.addressof(pin)
@@ -255,3 +255,72 @@ def test_own_mappings_are_listed() -> None:
     area = mmap.mmap(-1, 77 * PAGE_SIZE, mmap.MAP_SHARED)
     assert any(row.size == 77 * PAGE_SIZE and row.is_shared for row in writable_mappings(os.getpid()))
     area.close()
+
+
+@contextmanager
+def forked(body: Callable[[], object]) -> Iterator[tuple[int, str]]:
+    """A child that runs `body`, tells what it returned or raised, and waits; its PID and what it told."""
+    receive, send = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            result = repr(body())
+        except BaseException as error:
+            result = f"{type(error).__name__}: {error}"
+        os.write(send, result.encode() + b"\n")
+        signal.pause()
+        os._exit(0)
+    os.close(send)
+    try:
+        with open(receive, encoding="utf-8") as file:
+            yield pid, file.readline().strip()
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+
+
+def become_nobody() -> None:
+    os.setgroups([])
+    os.setresgid(65534, 65534, 65534)
+    os.setresuid(65534, 65534, 65534)
+    ctypes.CDLL(None).prctl(4, 1)  # PR_SET_DUMPABLE: others of this user may look, as after any exec
+
+
+needs_root = pytest.mark.skipif(os.getuid() != 0, reason="needs root to become another user")
+
+
+@needs_root
+def test_another_users_process_is_refused_with_what_is_needed() -> None:
+    parent = os.getpid()
+
+    def look() -> object:
+        become_nobody()
+        return LiveMemory(parent, [])
+
+    with forked(look) as (_, told):
+        assert told.startswith("AccessDenied")
+        assert "CAP_SYS_PTRACE" in told
+
+
+@needs_root
+def test_the_same_user_reads_without_privileges() -> None:
+    """Even shared anonymous memory, whose file only a privileged user can open."""
+
+    def look() -> object:
+        become_nobody()
+        area = mmap.mmap(-1, SIZE)
+        pin = ctypes.c_char.from_buffer(area)
+
+        def fill() -> object:
+            area[100:104] = b"mark"
+            return ctypes.addressof(pin)
+
+        with (
+            forked(fill) as (pid, address),
+            LiveMemory(pid, [HostRange(0, SIZE, int(address))]) as memory,
+        ):
+            populated = sum(segment.size for segment in memory.populated())
+            return memory.read(100, 4), populated < SIZE, memory.read(SIZE // 2, 4)
+
+    with forked(look) as (_, told):
+        assert told == repr((b"mark", True, bytes(4)))
