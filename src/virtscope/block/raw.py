@@ -12,6 +12,7 @@ import stat
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from virtscope.block.image import Image
 from virtscope.block.source import CachedSource
 from virtscope.errors import AccessDenied, FormatError, GuestNotFound, ReadFailed, UsageError
 
@@ -118,45 +119,43 @@ class HostFile(CachedSource):
             position = hole
 
 
-class RawImage(CachedSource):
+class RawImage(Image):
     """A raw disk image: the file's bytes are the disk's.
 
     A disk has whole sectors: the guest sees zeros where the file ends inside its last one.
 
     Args:
         file: the file, closed with the image.
-
-    Attributes:
-        format: "raw".
-        file: as given.
-        backing: None: a raw image is all there is.
-        notes: sentences a user should see.
+        start: where in the file the disk begins, in bytes.
+        length: how much of the file is the disk; by default all that follows.
     """
 
     format = "raw"
-    backing = None
 
-    def __init__(self, file: HostFile) -> None:
-        super().__init__(file.name, -(-file.size // _SECTOR_SIZE) * _SECTOR_SIZE)
-        self.file = file
-        self.notes: list[str] = []
-
-    def close(self) -> None:
-        """Close the file."""
-        super().close()
-        self.file.close()
+    def __init__(self, file: HostFile, start: int = 0, length: int | None = None) -> None:
+        there = max(file.size - start, 0)
+        if length is None:
+            length = -(-there // _SECTOR_SIZE) * _SECTOR_SIZE
+        super().__init__(file, length)
+        self._start = start
+        self._rounded = length if length - there < _SECTOR_SIZE else there
 
     def _read(self, offset: int, size: int) -> bytes:
-        beyond = offset + size - self.file.size
-        if beyond <= 0:
-            return self.file._read(offset, size)
-        return self.file._read(offset, size - beyond) + bytes(beyond) if beyond < size else bytes(size)
+        start = self._start + offset
+        beyond = start + size - self.file.size
+        if beyond > 0 and offset + size <= self._rounded:
+            there = max(size - beyond, 0)
+            return self.file.read_through(start, there) + bytes(size - there)
+        return self.file.read_through(start, size)
 
     def _extents(self, start: int, end: int) -> Iterator[Extent]:
-        yield from self.file.extents(start, end)
-        tail = max(start, self.file.size)
-        if tail < end:
-            yield tail, end - tail, True
+        shift = self._start
+        reached = start
+        for offset, size, is_zero in self.file.extents(start + shift, end + shift):
+            yield offset - shift, size, is_zero
+            reached = offset - shift + size
+        if reached < end:
+            yield reached, end - reached, end <= self._rounded
 
 
 def _reason(error: OSError | ValueError) -> str:
