@@ -4,8 +4,8 @@ Format: Documentation/bpf/btf.rst of the kernel. A header, a section of variable
 from 1 in order, and a section of NUL-terminated strings. A module's BTF is "split": it continues the numbers
 and the strings of the kernel's.
 
-Types have no index, so one pass notes where each starts (`Btf.starts`); everything else is decoded only when it
-is asked for. A member that is a structure without a name of its own gets the layout name "#number".
+Types have no index, so one pass notes where each starts (`Btf.starts`); everything else is decoded only when
+it is asked for. A member that is a structure without a name of its own gets the layout name "#number".
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from __future__ import annotations
 import gc
 import struct
 from bisect import bisect_right
+from collections.abc import Iterator
 from functools import cached_property
 from typing import NamedTuple
 
@@ -94,6 +95,7 @@ class Btf:
     def __init__(self, data: bytes, base: Btf | None = None) -> None:
         header_size, type_at, type_size, string_at, string_size = btf_sections(data)
         types = data[header_size + type_at : header_size + type_at + type_size]
+        self._types = types
         self.words = memoryview(types).cast("I")
         self.strings = data[header_size + string_at : header_size + string_at + string_size]
         self.base = base
@@ -295,22 +297,24 @@ class Btf:
 
     def enumerator(self, name: str) -> int | None:
         """See `LayoutSource`."""
-        start = self.strings.find(b"\0%b\0" % name.encode("utf-8", "surrogateescape"))
-        if start >= 0:
-            types = self.words.cast("B").obj
-            assert isinstance(types, bytes)
-            needle = (start + 1 + self._strings_first).to_bytes(4, "little")
-            at = types.find(needle)
-            while at >= 0:
-                if at % 4 == 0:
-                    index = bisect_right(self.starts, at // 4) - 1
-                    number = index + self.first
-                    if self.type(number).kind in (ENUM, ENUM64):
-                        value = dict(self.enumerators(number)).get(name)
-                        if value is not None:
-                            return value
-                at = types.find(needle, at + 1)
+        for number in self.named(name):
+            if self.type(number).kind in (ENUM, ENUM64):
+                value = dict(self.enumerators(number)).get(name)
+                if value is not None:
+                    return value
         return self.base.enumerator(name) if self.base is not None else None
+
+    def named(self, name: str) -> Iterator[int]:
+        """The numbers of types that have that name, or a member, parameter or enumerator of that name."""
+        start = self.strings.find(b"\0%b\0" % name.encode("utf-8", "surrogateescape"))
+        if start < 0:
+            return
+        needle = (start + 1 + self._strings_first).to_bytes(4, "little")
+        at = self._types.find(needle)
+        while at >= 0:
+            if at % 4 == 0:
+                yield bisect_right(self.starts, at // 4) - 1 + self.first
+            at = self._types.find(needle, at + 1)
 
     def _struct_number(self, name: str) -> int | None:
         if name.startswith("#"):
@@ -418,7 +422,7 @@ class Btf:
 
 
 def btf_sections(data: bytes) -> tuple[int, int, int, int, int]:
-    """(header size, types offset, types size, strings offset, strings size); offsets count from behind the header.
+    """(header size, types offset, types size, strings offset, strings size); offsets count from its end.
 
     Raises:
         FormatError: the header is none, or promises more than there is.
@@ -439,7 +443,7 @@ def btf_sections(data: bytes) -> tuple[int, int, int, int, int]:
 
 
 def btf_size(header: bytes) -> int:
-    """The size in bytes of the BTF whose first 24 bytes are `header`; raises FormatError for anything else."""
+    """The size in bytes of the BTF that begins with `header`; raises FormatError for anything else."""
     magic, version, _, header_size, type_at, type_size, string_at, string_size = _HEADER.unpack_from(header)
     size: int = header_size + max(type_at + type_size, string_at + string_size)
     if magic != 0xEB9F or version != 1 or not 24 <= header_size <= 64 or size > 64 << 20:

@@ -2,15 +2,16 @@
 
 A folder, ${XDG_CACHE_HOME:-~/.cache}/virtscope/kernels, with two kinds of JSON files:
 
-- `kernel-HASH.json`: symbols and layouts that were asked for, of the kernel whose type information (BTF) and symbol
-  table (kallsyms) have these hashes. HASH is made of the bytes read from a guest, never of a name that a guest
-  claims; and what is added to a file was learned from bytes hashed by the process that adds it. So a guest
-  can only ever spoil what is kept for guests that have the same bytes anyway.
-- `guest-IDENTITY.json`: where a running guest's kernel was last seen. Only a hint: it is compared with the guest.
+- `kernel-HASH.json`: symbols and layouts that were asked for, of the kernel whose type information (BTF) and
+  symbol table (kallsyms) have these hashes. HASH is made of the bytes read from a guest, never of a name that
+  a guest claims; and what is added to a file was learned from bytes hashed by the process that adds it. So a
+  guest can only ever spoil what is kept for guests that have the same bytes anyway.
+- `guest-IDENTITY.json`: where a running guest's kernel was last seen. Only a hint: it is compared with the
+  guest.
 
-Whatever is loaded is checked in type and range. Files are replaced atomically and merged before, so concurrent
-runs lose at worst what one of them learned. A folder that cannot be written, or belongs to somebody else, is no
-error: nothing is kept, and `note` says why.
+Whatever is loaded is checked in type and range. Files are replaced atomically and merged before, so
+concurrent runs lose at worst what one of them learned. A folder that cannot be written, or belongs to
+somebody else, is no error: nothing is kept, and `note` says why.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any
 
 from virtscope.kernel.layouts import LayoutSource, Member
@@ -228,10 +230,8 @@ class KernelCache:
     def remove(self, name: str) -> None:
         """Removes a file that turned out wrong."""
         if self._folder is not None:
-            try:
+            with suppress(OSError):
                 os.unlink(f"{self._folder}/{name}")
-            except OSError:
-                pass
 
     def _make_folder(self, folder: str) -> None:
         os.makedirs(os.path.dirname(folder), exist_ok=True)

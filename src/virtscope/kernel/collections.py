@@ -1,8 +1,9 @@
 """The kernel's linked structures, walked from outside: lists, hash lists, trees, radix trees.
 
-Every walk is bounded and remembers where it has been: what a guest's memory holds decides what is found, never how
-long it takes. A walk that meets a loop, a NULL or wild pointer raises `CorruptData`; on a running guest that is most
-often a read torn by a change, which `Kernel.retried` tries again.
+Every walk is bounded and remembers where it has been: what a guest's memory holds decides what is found,
+Every walk is bounded and remembers where it has been: what a guest's memory holds decides what is found,
+never how long it takes. A walk that meets a loop, a NULL or wild pointer raises `CorruptData`; on a running
+guest that is most often a read torn by a change, which `Kernel.retried` tries again.
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ def list_of(kernel: Kernel, head: int, struct: str, member: str, *, limit: int =
         limit: elements after which the list is called corrupt.
 
     Raises:
-        CorruptData: the list loops without passing its head, is longer than `limit` or leads to a wild pointer.
+        CorruptData: the list loops without passing its head, is longer than `limit` or leads to a wild
+            pointer.
         UnknownLayout: no such structure or member.
     """
     layout = kernel.struct(struct)
@@ -115,7 +117,7 @@ def rbtree_of(kernel: Kernel, root: int, struct: str, member: str, *, limit: int
 
 
 def xarray_of(kernel: Kernel, xarray: int, *, limit: int = LIMIT) -> Iterator[tuple[int, int]]:
-    """The (index, entry) pairs of a `struct xarray` or `struct radix_tree_root`, also an IDR's `idr_rt`, in order.
+    """The (index, entry) pairs of a `struct xarray` or `radix_tree_root`, also an IDR's `idr_rt`, in order.
 
     Entries are as stored: pointers to kernel structures, or tagged values (lowest bit set). Internal entries
     (retry, zero, sibling) are left out. Index is that of the tree: an IDR adds its `idr_base`.
@@ -173,7 +175,7 @@ _MAPLE_DENSE, _MAPLE_LEAF_64, _MAPLE_RANGE_64, _MAPLE_ARANGE_64 = range(4)
 
 
 def maple_of(kernel: Kernel, tree: int, *, limit: int = LIMIT) -> Iterator[tuple[int, int, int]]:
-    """The (first index, last index, entry) ranges of a `struct maple_tree`, in order; empty ranges are left out.
+    """The (first index, last index, entry) ranges of a `struct maple_tree`, in order, without empty ones.
 
     Raises:
         CorruptData: the tree loops, is too deep, or leads to a wild pointer.

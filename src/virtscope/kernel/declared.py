@@ -1,7 +1,7 @@
 """The types of the kernel's global variables, as the kernel's headers declare them.
 
-BTF knows the types of per-CPU variables only; every other global that views or drgn's helpers use is listed here,
-once. A name that a kernel does not have costs nothing.
+BTF knows the types of per-CPU variables only; every other global that views or drgn's helpers use is listed
+here, once. A name that a kernel does not have costs nothing.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ DECLARED: dict[str, str] = {
     "cgrp_dfl_root": "struct cgroup_root",
     "cgroup_roots": "struct list_head",
     "tk_core": "struct tk_data",
-    "timekeeper_data": "struct tk_data",
+    "timekeeper_data": "struct tk_data []",
     "shadow_timekeeper": "struct timekeeper",
     "prb": "struct printk_ringbuffer *",
     "printk_rb_static": "struct printk_ringbuffer",
@@ -122,8 +122,57 @@ DECLARED: dict[str, str] = {
     "default_hstate_idx": "unsigned int",
     "hstates": "struct hstate []",
     "uts_sem": "struct rw_semaphore",
+    "avenrun": "unsigned long [3]",
+    "blockdev_superblock": "struct super_block *",
+    "bus_kset": "struct kset *",
+    "bus_ktype": "const struct kobj_type",
+    "cdev_map": "struct kobj_map *",
+    "chrdevs": "struct char_device_struct *[255]",
+    "class_ktype": "const struct kobj_type",
+    "device_ktype": "const struct kobj_type",
+    "driver_ktype": "const struct kobj_type",
+    "module_ktype": "const struct kobj_type",
+    "idt_table": "gate_desc [256]",
+    "ipc_mni_shift": "int",
+    "kernel_config_data": "char",
+    "kernel_config_data_end": "char",
+    "major_names": "struct blk_major_name *[255]",
+    "max_low_pfn": "unsigned long",
+    "memblock": "struct memblock",
+    "memory_subsys": "const struct bus_type",
+    "__highest_present_section_nr": "unsigned long",
+    "nr_irqs": "unsigned int",
+    "total_nr_irqs": "unsigned int",
+    "nr_node_ids": "unsigned int",
+    "nr_swap_pages": "atomic_long_t",
+    "total_swap_pages": "long",
+    "nr_swapper_spaces": "unsigned int []",
+    "swapper_spaces": "struct address_space *[]",
+    "pci_bus_type": "const struct bus_type",
+    "pci_root_buses": "struct list_head",
+    "prog_idr": "struct idr",
+    "root_task_group": "struct task_group",
+    "sections_per_block": "int",
+    "slab_kset": "struct kset *",
+    "stack_pools": "void *[]",
+    "stack_slabs": "void *[]",
+    "sysctl_overcommit_kbytes": "unsigned long",
+    "sysctl_overcommit_ratio": "int",
+    "sysfs_root_kn": "struct kernfs_node *",
+    "taint_flags": "const struct taint_flag []",
+    "task_struct_cachep": "struct kmem_cache *",
+    "thread_stack_cache": "struct kmem_cache *",
+    "uidhash_table": "struct hlist_head []",
+    "userspace_init_fs": "struct fs_struct",
+    "vm_committed_as": "struct percpu_counter",
+    "poll_spurious_irq_timer": "struct timer_list",
 }
-"""Global variables: name -> type as C writes it; `[]` is an array as long as the room up to the next symbol."""
+"""Global variables: name -> type as C writes it; `[]` is an array up to the next symbol."""
+
+ANONYMOUS: dict[str, tuple[tuple[str, str], ...]] = {
+    "tk_core": (("seqcount_raw_spinlock_t", "seq"), ("struct timekeeper", "timekeeper")),
+}
+"""Variables whose structure had no name before it got the one in `DECLARED`: its members (type, name)."""
 
 
 def declared_struct(name: str) -> str | None:

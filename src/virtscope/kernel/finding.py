@@ -1,8 +1,8 @@
 """Finding the running kernel: from candidates for its image to one that independent facts agree on.
 
 RAM holds decoys: an older kernel's text, the banner and the tables that the decompressor left behind, a file
-that somebody wrote to look like a kernel. A candidate (`locate`) is already an image that its own page tables map;
-it is accepted when its banner is inside it and at least one further fact agrees: the symbol table, whose
+that somebody wrote to look like a kernel. A candidate (`locate`) is already an image that its own page tables
+map; it is accepted when its banner is inside it and at least one further fact agrees: the symbol table, whose
 `_text` and `linux_banner` must be where they are; VMCOREINFO; or the idle task, "swapper/0", linked into the
 list of processes.
 """
@@ -10,6 +10,7 @@ list of processes.
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from virtscope.errors import FormatError, GuestMemoryError, KernelNotFound, NotMapped, UnknownLayout
@@ -106,16 +107,15 @@ class Found:
     def save(self) -> None:
         """Adds what was learned to the cache.
 
-        What is kept about a kernel was learned from bytes whose hash names the file, and that this process read.
+        What is kept about a kernel was learned from bytes whose hash names the file, and that this process
+        read.
         """
         if not self.learned.changed or not self._checked:
             return
         content = self.cache.load(self.file)
         if content is not None:
-            try:
+            with suppress(ValueError, TypeError, LookupError):
                 self.learned.merge(Learned.from_json(content.get("learned")))
-            except (ValueError, TypeError, LookupError):
-                pass
         self.learned.changed = False
         self.cache.save(
             self.file,
@@ -354,7 +354,7 @@ def _further_facts(found: Found) -> list[str]:
 
 
 def _direct_map(image: Image) -> int:
-    """The virtual address at which all physical memory is mapped, by the page tables; 0 when it cannot be told.
+    """The virtual address at which all physical memory is mapped, by the page tables; 0: not found.
 
     It is the lowest mapping of the kernel's half (Documentation/arch/x86/x86_64/mm.rst).
     """
@@ -363,7 +363,7 @@ def _direct_map(image: Image) -> int:
     first = 256
     try:
         while True:
-            for index, entry in enumerate(entries(image.memory, table)[first:], first):
+            for index, entry in enumerate(entries(image.memory, table)[first:], first):  # noqa: B007
                 if entry & PRESENT:
                     break
             else:

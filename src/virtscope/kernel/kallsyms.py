@@ -1,13 +1,13 @@
 """kallsyms: the symbol table that a kernel carries in its read-only data.
 
-Written by scripts/kallsyms.c, read by kernel/kallsyms.c. Names are compressed: each is a length and that many
-one-byte tokens; the first character of a name is its nm-style type. The tables lie next to one another, but in
-an order, with widths and an address encoding that have changed over the years. Nothing here looks at a version:
-the token table is found by its content, the others by where they must be if they belong to it, and all is
-checked against each other and against the address of `_text`.
+Written by scripts/kallsyms.c, read by kernel/kallsyms.c. Names are compressed: each is a length and that
+many one-byte tokens; the first character of a name is its nm-style type. The tables lie next to one another,
+but in an order, with widths and an address encoding that have changed over the years. Nothing here looks at a
+version: the token table is found by its content, the others by where they must be if they belong to it, and
+all is checked against each other and against the address of `_text`.
 
-    4.15 .. 6.4   offsets, relative_base, num_syms, names, markers, [seqs_of_names,] token_table, token_index
-    6.5 ..        num_syms, names, markers, token_table, token_index, offsets, [relative_base,] [seqs_of_names]
+    4.15 .. 6.4  offsets, relative_base, num_syms, names, markers, [seqs_of_names,] token_table, token_index
+    6.5 ..       num_syms, names, markers, token_table, token_index, offsets, [relative_base,] [seqs_of_names]
 
 `find_kallsyms` finds it in an image; `Kallsyms` looks names and addresses up without decoding it all, if
 seqs_of_names (the order of names) is there.
@@ -33,7 +33,7 @@ _ADDRESS_MASK = (1 << 64) - 1
 
 
 class Places(dict[str, int]):
-    """Where in the image the tables are: offsets from `_text` by table name, and `num_syms`, `end`, `form`."""
+    """Where in the image the tables are, by name; also `num_syms`, `form`, and `start` and `end` of all."""
 
 
 class Kallsyms:
@@ -66,7 +66,7 @@ class Kallsyms:
         return self._count
 
     def address(self, index: int) -> int:
-        """The address of symbol `index`: ascending with it, but for the absolute (per-CPU) symbols before them."""
+        """The address of symbol `index`; they ascend, small absolute ones (per-CPU) first."""
         return self._address(index)
 
     def name(self, index: int) -> str:
@@ -93,6 +93,11 @@ class Kallsyms:
         start = self._address(index)
         index = bisect_left(range(index), start, key=self._address)
         return start, self.name(index)
+
+    def following(self, address: int) -> int | None:
+        """The address of the first symbol above `address`; None when there is none."""
+        index = bisect_right(range(self._count), address, key=self._address)
+        return self._address(index) if index < self._count else None
 
     def symbols(self) -> Iterator[tuple[int, str, str]]:
         """All symbols: (address, type letter, name)."""
@@ -192,10 +197,11 @@ def _read_tokens(data: bytes, table: int, index: int) -> list[bytes]:
 
 
 _ABSOLUTE_AND_RELATIVE, _UNSIGNED, _PLACE_RELATIVE = range(3)
+"""How offsets are written: negative ones from a base, others absolute; from a base; from their own place."""
 
 
 def _address_form(data: bytes, offsets: int, count: int, form: int, base: int) -> Callable[[int], int]:
-    """How symbol numbers become addresses: signed offsets from the base, plain ones, or from their own place."""
+    """How symbol numbers become addresses."""
     table = memoryview(data)[offsets : offsets + 4 * count]
     if len(table) != 4 * count:
         raise FormatError("kallsyms", "the table is cut short", field="offsets", offset=offsets)
@@ -215,7 +221,7 @@ def _address_form(data: bytes, offsets: int, count: int, form: int, base: int) -
 
 
 def find_kallsyms(image: Image) -> Places | None:
-    """Where the symbol table of the kernel in `image` is; None when it has none that belongs to this image."""
+    """Where the symbol table of the kernel in `image` is; None when none belongs to this image."""
     for start in (image.rodata, 0) if image.rodata else (0,):
         for tokens in _token_tables(image, start):
             places = _places(image, tokens)
@@ -261,15 +267,15 @@ def _token_tables(image: Image, start: int) -> Iterator[tuple[int, int]]:
             at = data.rfind(b"\0", 0, position - 1) if position > 1 else -1
             position = at + 1
         # Bytes that no symbol uses and that are no token are empty strings, also the first ones.
-        for table in (position, *_earlier(data, position)):
+        for table in (position, *_nearby(position)):
             index = _matching_index(data, table)
             if index is not None:
                 yield low + table, low + index
                 break
 
 
-def _earlier(data: bytes, position: int) -> Iterator[int]:
-    """Starts of a token table whose first strings are empty and were taken for padding, or the other way round."""
+def _nearby(position: int) -> Iterator[int]:
+    """Starts of a token table whose first strings are empty, or had padding taken for such."""
     for step in range(1, 9):
         yield position - step
         yield position + step
@@ -337,7 +343,7 @@ def _marker_tables(image: Image, tokens: int) -> Iterator[tuple[int, int, int]]:
 
 
 def _names_before(image: Image, markers: int, count: int, width: int) -> tuple[int, int, int]:
-    """The names that the markers mark: their offset, that of num_syms, and its value; (-1, 0, 0) if none do."""
+    """The names that the markers mark: their offset, that of num_syms, its value; (-1, 0, 0): none."""
     data = image.read(markers, count * width)
     values = memoryview(data).cast("I" if width == 4 else "Q")
     last = values[count - 1]
@@ -397,7 +403,7 @@ def _addresses(image: Image, places: Places, num_syms_at: int, markers_end: int)
 
 
 def _accept(image: Image, places: Places, offsets: int, base_at: int | None, form: int, start: int) -> bool:
-    """Whether addresses written that way ascend, and the first of `_text` and `_stext` is the image's start."""
+    """Whether addresses written that way ascend, and `_text` or `_stext` is the image's start."""
     count = places["num_syms"]
     end = max(places["index"] + 512, offsets + 4 * count, (base_at or 0) + 8)
     if offsets < 0 or end > image.size:

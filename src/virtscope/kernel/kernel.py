@@ -1,8 +1,8 @@
 """A Linux kernel found in a guest's memory: its addresses, symbols, types and structures.
 
-`find_kernel` (of `finding`) finds it. A `Kernel` reads kernel virtual memory (`read`, `record`, `list_of`), knows
-symbols both ways (`symbol`, `symbolize`) and the layouts of structures (`struct`). A view is a function of a
-`Kernel`.
+`find_kernel` (of `finding`) finds it. A `Kernel` reads kernel virtual memory (`read`, `record`, `list_of`),
+knows symbols both ways (`symbol`, `symbolize`) and the layouts of structures (`struct`). A view is a function
+of a `Kernel`.
 """
 
 from __future__ import annotations
@@ -26,9 +26,11 @@ from virtscope.memory.physical import PageCache
 if TYPE_CHECKING:
     import drgn
 
+    from virtscope.kernel.btf import Btf
     from virtscope.kernel.finding import Found
     from virtscope.kernel.kallsyms import Kallsyms
     from virtscope.kernel.layouts import LayoutSource
+    from virtscope.kernel.modules import Module
     from virtscope.memory.physical import PhysicalMemory
 
 T = TypeVar("T")
@@ -46,10 +48,11 @@ class Kernel:
     Attributes:
         memory: the guest-physical memory it was found in.
         arch: "x86_64".
+        image: where the kernel's image is mapped (`locate.Image`).
         banner: as /proc/version shows it, without the line end.
         release: as `uname -r` ("6.1.0-56-amd64"), taken from the banner.
         evidence: the independent facts by which it was accepted, as sentences.
-        has_types: whether full type information (BTF) is there; without it only `structural` knows a few members.
+        has_types: whether full type information (BTF) is there; without it a few members are known.
         has_symbols: whether a symbol table (kallsyms) is there.
         notes: sentences a user should see when results depend on them.
     """
@@ -58,7 +61,7 @@ class Kernel:
 
     def __init__(self, found: Found) -> None:
         self._found = found
-        self._image = found.image
+        self.image = found.image
         self.memory: PhysicalMemory = found.image.memory
         self.banner = found.banner
         self.release = found.banner.split(" ")[2]
@@ -71,7 +74,7 @@ class Kernel:
         self._layouts: dict[str, StructLayout] = {}
         self._addresses: dict[str, int | None] = {}
         self._source: LayoutSource | None = None
-        self._modules: list[tuple[int, int, Record]] | None = None
+        self._modules: list[Module] | None = None
         self._vmcoreinfo: dict[str, str] | None = None
         self._build_id: str | None = ""
         self._prog: drgn.Program | None = None
@@ -146,7 +149,7 @@ class Kernel:
         Raises:
             NotMapped: nothing is mapped at `pgd`.
         """
-        return AddressSpace(self._pages, self.translate(pgd), self._image.levels, "user memory")
+        return AddressSpace(self._pages, self.translate(pgd), self.image.levels, "user memory")
 
     def refresh(self) -> None:
         """Forget remembered pages and translations, so that what follows sees the guest as it is now.
@@ -161,8 +164,8 @@ class Kernel:
         """The result of `read()`, called again when what it read was torn by the running guest.
 
         The guest changes its structures while they are read; a walk can follow a pointer that has just
-        become stale. `read` should read all of what belongs together and return it whole. Remembered pages are
-        dropped before every attempt. A dump is read once: it stays as it is.
+        become stale. `read` should read all of what belongs together and return it whole. Remembered pages
+        are dropped before every attempt. A dump is read once: it stays as it is.
 
         Raises:
             CorruptData: what the last attempt raised (NotMapped is turned into it).
@@ -203,13 +206,17 @@ class Kernel:
     def symbolize(self, address: int) -> tuple[str, int, str | None] | None:
         """The (symbol, offset into it, module name or None for the kernel itself) of a kernel address.
 
-        None when the address is in neither: in data, in code made at run time (BPF), or nowhere.
+        None when the address is in neither: in code made at run time (BPF), or nowhere.
+
+        Raises:
+            CorruptData, NotMapped: the list of modules is broken; `retried` is for that.
+            UnknownLayout: how modules are kept is not known.
         """
         offset = address - self._start
         if 0 <= offset < self._size:
             near = self._found.learned.near.get(offset)
             if near is None:
-                table = self._kallsyms()
+                table = self.symbol_table()
                 hit = table.nearest(address) if table is not None else None
                 if hit is None or hit[0] < self._start:
                     return None
@@ -218,7 +225,24 @@ class Kernel:
             return near[1], offset - near[0], None
         from virtscope.kernel.modules import symbolize_in_module
 
-        return symbolize_in_module(self, address)
+        return symbolize_in_module(self.modules(), address)
+
+    def modules(self) -> list[Module]:
+        """The modules that are loaded, last loaded first; remembered until `refresh`.
+
+        Raises:
+            CorruptData, NotMapped: the list is broken; `retried` is for that.
+            UnknownLayout: how modules are kept is not known.
+        """
+        if self._modules is None:
+            from virtscope.kernel.modules import modules
+
+            self._modules = modules(self)
+        return self._modules
+
+    def symbol_table(self) -> Kallsyms | None:
+        """The kernel's own symbol table; None when it has none."""
+        return self._found.symbol_table()
 
     def percpu(self, symbol: str | int, cpu: int) -> int:
         """The address of a per-CPU variable, by symbol name or by its per-CPU pointer, on `cpu`.
@@ -245,10 +269,11 @@ class Kernel:
     def vmcoreinfo(self) -> dict[str, str]:
         """The keys and values of its VMCOREINFO; empty when it keeps none, or it is not found."""
         if self._vmcoreinfo is None:
-            from virtscope.kernel.vmcoreinfo import read_vmcoreinfo
+            from virtscope.kernel.vmcoreinfo import parse_vmcoreinfo, read_vmcoreinfo
 
             self._vmcoreinfo = {}  # symbols are looked up in it: not while it is read
-            self._vmcoreinfo = read_vmcoreinfo(self)
+            text = read_vmcoreinfo(self)
+            self._vmcoreinfo = parse_vmcoreinfo(text) if text else {}
         return self._vmcoreinfo
 
     @property
@@ -318,6 +343,10 @@ class Kernel:
             raise UnknownLayout(f"the type of the variable {name} is not known")
         return self.record(struct, self.symbol(name))
 
+    def btf(self) -> Btf:
+        """The kernel's type information itself; raises UnknownLayout when it carries none."""
+        return self._found.types()
+
     def list_of(self, head: int, struct: str, member: str) -> Iterator[Record]:
         """The structures on the `list_head` list whose head is at `head`; see `collections.list_of`."""
         return collections.list_of(self, head, struct, member)
@@ -337,7 +366,7 @@ class Kernel:
         return self._prog
 
     def close(self) -> None:
-        """Keep what was learned of this kernel for the next run. Nothing else is held; using it stays possible."""
+        """Keep what was learned of this kernel for the next run; the kernel stays usable."""
         self._found.save()
 
     def _find_symbol(self, name: str) -> int | None:
@@ -354,7 +383,7 @@ class Kernel:
             if known is not None:
                 return known[0] if known[1] else (self._start + known[0]) & _ADDRESS_MASK
         elif self.has_symbols:
-            table = self._kallsyms()
+            table = self.symbol_table()
             address = table.lookup(name) if table is not None else None
             if address is not None:
                 absolute = not 0 <= address - self._start < 1 << 31
@@ -370,9 +399,6 @@ class Kernel:
             return None
         address = vmcoreinfo_symbol(self.vmcoreinfo, name)
         return find_by_content(self, name) if address is None else address
-
-    def _kallsyms(self) -> Kallsyms | None:
-        return self._found.symbol_table()
 
     def _types(self) -> LayoutSource:
         if self._source is None:

@@ -1,12 +1,12 @@
 """Where the members of kernel structures are.
 
-A `StructLayout` answers "where is `se.sum_exec_runtime` in `task_struct`, and what is it?". It asks whoever knows
-(the kernel's BTF, the cache of an earlier run, structural inference) once per member path, and compiles the
-answer into a function that picks the value out of a structure's bytes; from then on a member costs a dictionary
-look-up and one `struct.unpack_from`.
+A `StructLayout` answers "where is `se.sum_exec_runtime` in `task_struct`, and what is it?". It asks whoever
+knows (the kernel's BTF, the cache of an earlier run, structural inference) once per member path, and compiles
+the answer into a function that picks the value out of a structure's bytes; from then on a member costs a
+dictionary look-up and one `struct.unpack_from`.
 
-A struct is named by its tag ("task_struct"), by its typedef ("kuid_t"), or, when it has neither, by the member that
-has it as type ("task_struct.se" style dotted names: "mm_struct.mm_rb" is whatever type that member has).
+A struct is named by its tag ("task_struct") or by its typedef ("kuid_t"). One that has neither gets a name
+from whoever knows it, for `Member.target`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from typing import NamedTuple, Protocol
 
 from virtscope.errors import UnknownLayout
 
-Scalar = int | bool | bytes
 Getter = Callable[[bytes, int], object]
 
 
@@ -28,8 +27,10 @@ class Member(NamedTuple):
         offset: bytes from the start of the outermost structure of the path.
         size: bytes of the whole member (all elements of an array; the storage read for a bit-field).
         kind: one letter: u unsigned, s signed, b bool, c char, p pointer, S structure or union, f bit-field.
-        length: elements of an array (all dimensions multiplied; 0 for a flexible array), None for a single value.
-        target: the layout name of the structure (S) or of what a pointer points to (p); None when that is no structure.
+        length: elements of an array (all dimensions multiplied; 0 for a flexible array), None for a single
+            value.
+        target: the layout name of the structure (S) or of what a pointer points to (p); None when that is no
+            structure.
         bit_offset: a bit-field's lowest bit within its storage.
         bit_size: a bit-field's width; negative for a signed one.
     """
@@ -50,13 +51,13 @@ class LayoutSource(Protocol):
         """The size in bytes of the struct, union or typedef `name`; None when there is no such type."""
 
     def member(self, name: str, path: str) -> Member | None:
-        """The member at dotted `path` ("se.load.weight", "stat[2].count") of `name`; None when there is none."""
+        """The member at dotted `path` ("se.load.weight", "stat[2].count") of `name`; None without one."""
 
     def enum(self, name: str) -> dict[str, int] | None:
         """The enumerators of `enum name`; None when there is no such enum."""
 
     def enumerator(self, name: str) -> int | None:
-        """The value of an enumerator of any enum, also an anonymous one; None when there is no such enumerator."""
+        """The value of an enumerator of any enum, also an anonymous one; None without one."""
 
 
 _SCALARS = {
@@ -89,7 +90,7 @@ def _compile(owner: str, path: str, member: Member) -> Getter:
     element = size if count is None else (size // count if count else 0)
     code = _SCALARS.get((kind, element))
     if count == 0:
-        return lambda data, start: ()
+        return lambda _data, _start: ()
     if code is None:
         raise UnknownLayout(f"{owner}.{path} is neither a number nor a pointer; read its members one by one")
     if count is None:
@@ -168,7 +169,7 @@ class StructLayout:
         return self.member(path).offset
 
     def first(self, *paths: str) -> str:
-        """The first of `paths` that this kernel has: how a member that was renamed is asked for, newest name first.
+        """The first of `paths` that this kernel has: for members that were renamed, newest name first.
 
         Raises:
             UnknownLayout: it has none of them.

@@ -1,10 +1,10 @@
 """Where in guest-physical memory a Linux kernel is, on x86-64.
 
-The kernel image is mapped once, 2 MiB aligned and linear, in the top 2 GiB of virtual addresses, by two tables
-that are part of the image itself: level3_kernel_pgt (its entry 510) and level2_kernel_pgt, whose first present
-entry is `_text` (arch/x86/kernel/head_64.S). Every page table root of the guest leads there. An `Image` is
-accepted here only if those tables exist, are linear and lie inside the image they map; that, and what is in the
-image, are the independent facts `Kernel` is built on.
+The kernel image is mapped once, 2 MiB aligned and linear, in the top 2 GiB of virtual addresses, by two
+tables that are part of the image itself: level3_kernel_pgt (its entry 510) and level2_kernel_pgt, whose first
+present entry is `_text` (arch/x86/kernel/head_64.S). Every page table root of the guest leads there. An
+`Image` is accepted here only if those tables exist, are linear and lie inside the image they map; that, and
+what is in the image, are the independent facts `Kernel` is built on.
 
 `images` yields candidates, the cheapest ways to find one first:
 
@@ -85,7 +85,7 @@ class Image:
         return self.memory.read(self.physical + offset, size) if offset >= 0 and size > 0 else b""
 
     def chunks(self, start: int = 0, overlap: int = 4096) -> Iterator[tuple[int, bytes]]:
-        """The image from offset `start` on in pieces: (offset, bytes); each repeats the last `overlap` bytes."""
+        """The image from `start` on in pieces: (offset, bytes); each repeats the last `overlap` bytes."""
         offset, tail = start, b""
         while offset < self.size:
             try:
@@ -131,8 +131,8 @@ def images(memory: PhysicalMemory) -> Iterator[Image]:
 def image_from_root(memory: PhysicalMemory, cr3: int) -> Image | None:
     """The image that the page tables of a CPU map; None when they map none.
 
-    With page table isolation a CPU in user mode has the process's small tables loaded; the kernel's are the page
-    before (arch/x86/entry/calling.h: PTI_USER_PGTABLE_BIT).
+    With page table isolation a CPU in user mode has the process's small tables loaded; the kernel's are the
+    page before (arch/x86/entry/calling.h: PTI_USER_PGTABLE_BIT).
     """
     root = cr3 & FRAME_MASK
     for candidate in (root & ~PAGE_SIZE, root | PAGE_SIZE) if root & PAGE_SIZE else (root,):
@@ -205,9 +205,10 @@ def _image_from_level2(memory: PhysicalMemory, level2: int) -> Image | None:
 
 
 def _kernel_root(memory: PhysicalMemory, image: Image, level3: int) -> tuple[int, int]:
-    """The kernel's own page table root (init_top_pgt, near level3_kernel_pgt) and its levels; (0, 0): not found.
+    """The kernel's own page table root (init_top_pgt, near level3_kernel_pgt), and its levels; else (0, 0).
 
-    A kernel built for five levels also has level4_kernel_pgt, in use only if the CPU has them: then init_top_pgt
+    A kernel built for five levels also has level4_kernel_pgt, in use only if the CPU has them: then
+        init_top_pgt
     leads to it, otherwise straight to level3_kernel_pgt.
     """
     low = max(image.physical, level3 - (1 << 20))

@@ -1,7 +1,7 @@
 """Virtual addresses to guest-physical ones, through the guest's own page tables.
 
-x86-64 paging with 4 or 5 levels and pages of 4 KiB, 2 MiB and 1 GiB (Intel SDM volume 3, chapter 4). Every walk
-takes a fixed number of steps, whatever the tables hold.
+x86-64 paging with 4 or 5 levels and pages of 4 KiB, 2 MiB and 1 GiB (Intel SDM volume 3, chapter 4). Every
+walk takes a fixed number of steps, whatever the tables hold.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ class AddressSpace:
             return self._memory.read(physical, size)
         except GuestMemoryError:
             raise NotMapped(
-                f"{self._name}: address {address:#x} is mapped to {physical:#x}, where the guest has no memory"
+                f"{self._name}: {address:#x} is mapped to {physical:#x}, where the guest has no memory"
             ) from None
 
     def _walk(self, address: int) -> int:
@@ -129,7 +129,7 @@ class AddressSpace:
             shift -= 9
 
     def _absent(self, address: int, entry: int, shift: int) -> int:
-        """Linux marks resident pages without access (NUMA balancing, PROT_NONE) by bit 8 alone, address inverted."""
+        """Linux marks pages without access (NUMA balancing, PROT_NONE) by bit 8 alone, address inverted."""
         if entry & 1 << 8 and shift == 12:
             return ~entry & FRAME_MASK
         raise NotMapped(f"{self._name}: address {address:#x} is not mapped, or its page is not in memory")

@@ -6,6 +6,7 @@ running guest allows; members are picked out of those bytes by name.
 
 from __future__ import annotations
 
+from struct import error as StructError
 from typing import TYPE_CHECKING, Any
 
 from virtscope.errors import CorruptData, UnknownLayout
@@ -18,11 +19,11 @@ if TYPE_CHECKING:
 class Record:
     """One structure of the guest's kernel, as it was when it was read.
 
-    `record["pid"]` is the member's value: numbers as int (sign as declared), bool as bool, pointers as int, char
-    arrays as bytes up to the first NUL, other arrays as a tuple, a bit-field as int. A structure inside is a
-    `Record` over the same bytes (an array of structures a tuple of them). A path reaches into it in one step:
-    `record["se.sum_exec_runtime"]`, `record["stat[2].count"]`. Members of anonymous structs and unions are members of
-    the structure around them, as in C.
+    `record["pid"]` is the member's value: numbers as int (sign as declared), bool as bool, pointers as int,
+    char arrays as bytes up to the first NUL, other arrays as a tuple, a bit-field as int. A structure inside
+    is a `Record` over the same bytes (an array of structures a tuple of them). A path reaches into it in one
+    step: `record["se.sum_exec_runtime"]`, `record["stat[2].count"]`. Members of anonymous structs and unions
+    are members of the structure around them, as in C.
 
     Attributes:
         kernel: the kernel it is from.
@@ -49,6 +50,8 @@ class Record:
         """
         try:
             return self.layout.getters[path](self._data, self._start)
+        except StructError:
+            raise CorruptData(f"{self.layout.name}.{path} lies outside its structure") from None
         except UnknownLayout:
             member = self.layout.find(path)
             if member is None or member.kind != "S":

@@ -1,7 +1,7 @@
 """VMCOREINFO: what a kernel says of itself for crash dump tools.
 
-Lines of KEY=VALUE in one page of their own (kernel/crash_core.c, later kernel/vmcore_info.c), which begins with
-OSRELEASE=; the same text is a note of crash dumps.
+Lines of KEY=VALUE in one page of their own (kernel/crash_core.c, later kernel/vmcore_info.c), which begins
+with OSRELEASE=; the same text is a note of crash dumps.
 """
 
 from __future__ import annotations
@@ -45,24 +45,25 @@ def vmcoreinfo_symbol(info: dict[str, str], name: str) -> int | None:
     return value if 0 <= value < 1 << 64 else None
 
 
-def read_vmcoreinfo(kernel: Kernel) -> dict[str, str]:
-    """The VMCOREINFO that `kernel` keeps: where its symbol says, else in any page that begins like one.
+def read_vmcoreinfo(kernel: Kernel) -> bytes:
+    """The VMCOREINFO text that `kernel` keeps: where its symbol says, else in any page that begins like one.
 
     Empty when there is none, or it names another release than the kernel's banner.
     """
-    found: dict[str, str] = {}
+    text = b""
     try:
         if kernel.has_symbol("vmcoreinfo_data"):
             address = kernel.read_pointer(kernel.symbol("vmcoreinfo_data"))
-            found = parse_vmcoreinfo(kernel.read(address, 4096)) if address else {}
+            text = kernel.read_cstring(address) if address else b""
         elif not kernel.has_symbols:
-            found = _scan(kernel)
+            text = _scan(kernel)
+        found = parse_vmcoreinfo(text) if text else {}
     except (NotMapped, FormatError):
-        return {}
-    return found if found.get("OSRELEASE") == kernel.release else {}
+        return b""
+    return text if found.get("OSRELEASE") == kernel.release else b""
 
 
-def _scan(kernel: Kernel) -> dict[str, str]:
+def _scan(kernel: Kernel) -> bytes:
     """The first page of the guest's memory that is a VMCOREINFO of this release."""
     memory = kernel.memory
     wanted = f"OSRELEASE={kernel.release}\n".encode()
@@ -75,6 +76,6 @@ def _scan(kernel: Kernel) -> dict[str, str]:
             at = data.find(wanted)
             while at >= 0:
                 if (address + at) % 4096 == 0:
-                    return parse_vmcoreinfo(data[at : at + 4096])
+                    return data[at : at + 4096].partition(b"\0")[0]
                 at = data.find(wanted, at + 1)
-    return {}
+    return b""
