@@ -187,7 +187,7 @@ class Filesystem:
         return next((entry.inode for entry in self.entries(inode) if entry.name == name), None)
 
     def readlink(self, inode: int) -> bytes:
-        """The target of the symbolic link `inode`; an encrypted one as the kernel shows it without the key."""
+        """The target of the symbolic link `inode`; an encrypted one as shown without the key."""
         raise NotImplementedError
 
     def xattrs(self, inode: int) -> dict[str, bytes]:
@@ -229,7 +229,7 @@ class Filesystem:
         return FileReader(self, inode)
 
     def owners(self, disk_offset: int) -> Iterator[int]:
-        """The inodes whose bytes lie at `disk_offset` of the source; several when the format shares blocks."""
+        """The inodes whose bytes lie at `disk_offset`; several when the format shares blocks."""
         for inode in self.inodes():
             if self.stat(inode).mode & 0o170000 not in (0o100000, 0o040000, 0o120000):
                 continue
