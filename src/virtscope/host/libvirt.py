@@ -27,7 +27,7 @@ class Domain:
         name: its name.
         uuid: its UUID, in lower case with hyphens.
         is_running: whether it has a process (it may be paused).
-        uri: the connection it was found on, as libvirt gives it.
+        uri: the connection it was found on.
     """
 
     name: str
@@ -51,7 +51,8 @@ class Connection:
     def __init__(self, uri: str | None = None) -> None:
         self._libvirt = _import()
         self._connection = _open(self._libvirt, uri, read_only=True)
-        self.uri: str = self._ask(self._connection.getURI)
+        # What was given and not what libvirt makes of it: that leaves out how the daemon was reached.
+        self.uri: str = uri or self._ask(self._connection.getURI)
 
     def domains(self, *, running_only: bool = True) -> list[Domain]:
         """The domains, by name; those that are not running only if asked for.
@@ -60,8 +61,9 @@ class Connection:
             GuestError: libvirt does not answer.
         """
         flags = self._libvirt.VIR_CONNECT_LIST_DOMAINS_ACTIVE if running_only else 0
-        found = self._ask(lambda: [self._row(domain) for domain in self._connection.listAllDomains(flags)])
-        return sorted(found, key=lambda domain: domain.name)
+        found = self._ask(lambda: self._connection.listAllDomains(flags))
+        rows = self._ask(lambda: [self._row(domain, running_only) for domain in found])
+        return sorted(rows, key=lambda domain: domain.name)
 
     def domain(self, name: str) -> Domain:
         """The domain with this name, or else this UUID.
@@ -95,8 +97,14 @@ class Connection:
     ) -> None:
         self.close()
 
-    def _row(self, domain: Any) -> Domain:
-        return Domain(domain.name(), domain.UUIDString().lower(), bool(domain.isActive()), self.uri)
+    def _row(self, domain: Any, is_running: bool = False) -> Domain:
+        if not is_running:
+            try:
+                is_running = bool(domain.isActive())
+            except self._libvirt.libvirtError as error:  # one that was not defined, and has just ended
+                if error.get_error_code() != self._libvirt.VIR_ERR_NO_DOMAIN:
+                    raise
+        return Domain(domain.name(), domain.UUIDString().lower(), is_running, self.uri)
 
     def _find(self, name: str) -> Any:
         return _find(self._libvirt, self._connection, name, self.uri)
