@@ -1,0 +1,556 @@
+"""A pattern and the functions compiled from it, each when it is first needed.
+
+`Compiled` knows the text, finds the names it mentions, makes the class of its records, and hands out
+functions: `Reader` (emit.py) writes their source, and this module adds the heads and feet that make each kind
+of function. The source is registered with linecache, so a traceback shows the generated lines.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import Callable, Iterator, Mapping
+from types import FunctionType
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from . import runtime
+from .bits import MAX_WINDOW, WINDOW, Bits, as_buffer
+from .emit import Reader, Unaligned, expressions, finish
+from .errors import MatchError, PatternError
+from .expression import names
+from .nodes import (
+    ArrayType,
+    ChoiceType,
+    CondType,
+    DataType,
+    Expr,
+    Field,
+    Given,
+    GroupType,
+    Let,
+    Move,
+    RefType,
+    Splice,
+    Statement,
+    WithinType,
+)
+from .text import DATA_FORMS, parse
+
+if TYPE_CHECKING:
+    from .record import Record
+
+Function = Callable[..., Any]
+_BUFFER = re.compile(r"(?<![\w.])(buf|offset)\b")
+_MAKES_RECORD = re.compile(r"r\d+ = _\w+\(\)$")
+PLACES = frozenset(("offset", "bit_offset", "remaining"))
+
+
+class Compiled:
+    """One pattern.
+
+    Args:
+        name: what it is called in errors.
+        text: its text.
+        public: the class users know, of which records are instances; None for a group.
+        lookup: the names a pattern may mention, found in the module it was written in or handed over.
+        offered: whether the names were handed over on purpose, so that any function among them may be called.
+        statements: the parsed text, for a group.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        text: str,
+        public: type[Record],
+        lookup: Mapping[str, object],
+        *,
+        offered: bool = False,
+        statements: tuple[Statement, ...] | None = None,
+    ) -> None:
+        self.name = name
+        self.text = text
+        self.public = public
+        self.lookup = lookup
+        self.offered = offered
+        self.identifier = re.sub(r"\W", "_", name)
+        self.groups: dict[int, Compiled] = {}
+        self.functions: dict[str, Function] = {}
+        self.sources: dict[str, str] = {}
+        self._parsed = statements
+        self._record: type[Record] | None = None
+        self._names: tuple[str, ...] | None = None
+        self._bits: int | None = None
+        self._aligned = True
+        self._needs_track = False
+        self._structs = 0
+        self._safe = False
+        self._row: struct.Struct | None = None
+        self._state = "new"
+
+    # -- what the text says ----------------------------------------------------------------------------------
+
+    @property
+    def statements(self) -> tuple[Statement, ...]:
+        """The parsed text."""
+        if self._parsed is None:
+            self._parsed = parse(self.name, self.text)
+        return self._parsed
+
+    @property
+    def givens(self) -> tuple[str, ...]:
+        """The names of the parameters."""
+        return tuple(name for item in self.statements if isinstance(item, Given) for name in item.names)
+
+    @property
+    def given_args(self) -> str:
+        """Code that passes the parameters on."""
+        return "".join(f", v_{name}" for name in self.givens)
+
+    def names(self) -> tuple[str, ...]:
+        """The names of the fields of a record, in order."""
+        if self._names is None:
+            self._names = tuple(self._field_names(()))
+        return self._names
+
+    def _field_names(self, around: tuple[Compiled, ...]) -> Iterator[str]:
+        for item in self.statements:
+            if isinstance(item, Field | Let) and item.name is not None:
+                yield item.name
+            elif isinstance(item, Splice):
+                other = self.find_pattern(item.name)
+                if other is None or other is self or other in around:
+                    problem = (
+                        f"{item.name} cannot contain its own fields"
+                        if other
+                        else self.unknown_type(item.name)
+                    )
+                    raise PatternError(self.name, problem, self.text, item.place)
+                yield from other._field_names((*around, self))
+
+    def is_simple(self) -> bool:
+        """Whether it may be read in place: it does not ask where it is, and moves only forward."""
+        for item in self.statements:
+            if isinstance(item, Splice | Move):
+                return False
+            if isinstance(item, Field) and item.at is not None:
+                return False
+        return not any(PLACES & names(expr) for expr in expressions(self.statements))
+
+    # -- names -----------------------------------------------------------------------------------------------
+
+    def outside(self, name: str) -> tuple[object, bool]:
+        """The object that `name` means outside the pattern; raises KeyError."""
+        return self.lookup[name], self.offered
+
+    def find_pattern(self, name: str) -> Compiled | None:
+        """The pattern called `name`, or None."""
+        from .record import compiled_of
+
+        if name == "Self" and self.public is not None:
+            return self
+        return compiled_of(self.lookup.get(name))
+
+    def find_field_function(self, name: str) -> Function | None:
+        """The field function called `name`, or None."""
+        found = self.lookup.get(name)
+        function: Function | None = getattr(found, "__bitmatch_field__", None)
+        return function if callable(function) else None
+
+    def unknown_type(self, name: str) -> str:
+        """What is wrong with the unknown type `name`."""
+        import difflib
+
+        if name in self.lookup:
+            return f"{name} is no pattern and no field function"
+        from .record import compiled_of
+
+        known = [*DATA_FORMS, "int", "float", "rest", "signed"]
+        known += [key for key, value in self.lookup.items() if compiled_of(value) is not None]
+        close = difflib.get_close_matches(name, known, 1)
+        return f"unknown type {name!r}" + (f" (did you mean {close[0]}?)" if close else "")
+
+    def map_function(self, expr: Expr) -> Function | None:
+        """The function that a `map` clause names alone, or None if it is an expression of another kind."""
+        import ast
+
+        if not isinstance(expr.tree, ast.Name) or expr.tree.id in self.names():
+            return None
+        name = expr.tree.id
+        found = self.lookup.get(name, BUILTIN_MAPS.get(name))
+        if callable(found) and (self.offered or name in BUILTIN_MAPS or runtime.is_function(found)):
+            return found
+        return None
+
+    def group(self, type_: GroupType) -> Compiled:
+        """The pattern of a group in braces."""
+        found = self.groups.get(type_.place)
+        if found is None:
+            found = Compiled(
+                self.name, self.text, self.public, self.lookup, offered=self.offered, statements=type_.body
+            )
+            found.identifier = f"{self.identifier}_group"
+            found.groups = self.groups
+            self.groups[type_.place] = found
+        return found
+
+    # -- records ---------------------------------------------------------------------------------------------
+
+    @property
+    def record(self) -> type[Record]:
+        """The class of the records, which users meet as instances of the public class."""
+        if self._record is None:
+            from .record import make_record
+
+            self._record = make_record(self)
+        return self._record
+
+    # -- layout ----------------------------------------------------------------------------------------------
+
+    def learn(self) -> None:
+        """Find out whether the size is fixed and whether the pattern ends with a byte."""
+        if self._state != "new":
+            return
+        self._state = "learning"
+        try:
+            reader = self._try("aligned")
+            if reader is not None and reader.moves_back and reader.state.base != reader.start:
+                self._needs_track = True
+            if reader is not None:
+                self._structs = reader.structs
+            else:
+                self._aligned = False
+                reader = self._walk("unaligned")
+                if reader.moves_back and reader.state.base != reader.start:
+                    self._needs_track = True
+            self._state = "known"
+        except BaseException:
+            self._state = "new"
+            raise
+
+    def _try(self, kind: str) -> Reader | None:
+        try:
+            return self._walk(kind)
+        except Unaligned:
+            return None
+
+    def _walk(self, kind: str) -> Reader:
+        reader = Reader(self, kind)
+        reader.track = self._needs_track
+        reader.statements(self.statements, "r")
+        bits, _ = finish(reader)
+        self._bits = bits
+        return reader
+
+    def static_bits(self) -> int | None:
+        """The size in bits if it does not depend on the data (and not on the pattern itself)."""
+        self.learn()
+        return self._bits if self._state == "known" else None
+
+    def ends_aligned(self) -> bool:
+        """Whether the pattern takes whole bytes. A pattern that contains itself must."""
+        self.learn()
+        return self._aligned
+
+    # -- functions -------------------------------------------------------------------------------------------
+
+    def entry(self, kind: str) -> Function:
+        """The function of `kind`, or a stand-in while it is being made (a pattern that contains itself)."""
+        found = self.functions.get(kind)
+        if found is not None:
+            return found
+        if self._state != "known" or kind in self.sources:
+            return lambda *args: self.function(kind)(*args)
+        return self.function(kind)
+
+    def function(self, kind: str) -> Function:
+        """The function of `kind`, compiled now if it has not been yet."""
+        found = self.functions.get(kind)
+        if found is None:
+            self.learn()
+            self.sources[kind] = ""
+            try:
+                found = self._make(kind)
+            finally:
+                if not self.sources[kind]:
+                    del self.sources[kind]
+            self.functions[kind] = found
+        return found
+
+    def _make(self, kind: str) -> Function:
+        writer = {"each": self._each, "parse": self._top, "match": self._top, "build": self._build}.get(
+            kind, self._inner
+        )
+        source, namespace = writer(kind)
+        namespace |= {"explain": self.explain, "again": self.again, "R": self.record}
+        self.sources[kind] = source
+        label = f"<bitmatch {self.name} {kind} {id(self):x}>"
+        import linecache
+
+        linecache.cache[label] = (len(source), None, source.splitlines(keepends=True), label)
+        exec(compile(source, label, "exec"), namespace)
+        made = namespace[kind]
+        assert isinstance(made, FunctionType)
+        return made
+
+    def _body(self, reader: Reader) -> str:
+        reader.track = self._needs_track
+        reader.indent = 1
+        reader.line("r = R()")
+        reader.statements(self.statements, "r")
+        try:
+            _, place = finish(reader)
+        except Unaligned:
+            if reader.kind == "aligned":
+                raise PatternError(
+                    self.name, "a pattern that contains itself must end with a byte", self.text, 0
+                ) from None
+            place = ""
+        return place
+
+    def _prologue(self, reader: Reader, *, top: bool) -> list[str]:
+        lines = []
+        if top and reader.uses_end:
+            lines += ["if type(buf) is not bytes:", "    buf = as_buffer(buf)", "end = len(buf)"]
+            reader.globals["as_buffer"] = as_buffer
+        if top and reader.uses_context:
+            lines += [f"c = [{runtime.BUDGET}]", "d = 0"]
+        if reader.track:
+            lines.append("high = 0")
+        if reader.total is not None and reader.uses_end:
+            lines.append(f"size_end = offset + {reader.total >> 3}")
+            lines += ["if size_end > end:", f"    {reader.fails[0]}"]
+        if not top and reader.calls:
+            lines.append(f"if d > {runtime.MAX_DEPTH}:")
+            if reader.watched:
+                lines.append(f"    c.fail('patterns nested at most {runtime.MAX_DEPTH} deep', c.more)")
+            else:
+                lines.append(f"    {reader.fails[0]}")
+        return lines
+
+    def _inner(self, kind: str) -> tuple[str, dict[str, object]]:
+        reader = Reader(self, kind)
+        place = self._body(reader)
+        start = "start" if reader.in_bits else "offset"
+        head = f"def {kind}(buf, {start}, end, c, d{self.given_args}):\n"
+        prologue = "".join(f"    {line}\n" for line in self._prologue(reader, top=False))
+        return f"{head}{prologue}" + "\n".join(reader.lines) + f"\n    return r, {place}\n", reader.globals
+
+    def _build(self, kind: str) -> tuple[str, dict[str, object]]:
+        from .emit_build import Writer
+
+        assert kind == "build"
+        return Writer(self).function()
+
+    def _top(self, kind: str) -> tuple[str, dict[str, object]]:
+        reader = Reader(self, kind)
+        self._body(reader)
+        args = self.given_args
+        keywords = "".join(f"{', *' if not index else ''}, {name}" for index, name in enumerate(self.givens))
+        lines = [f"def {kind}(buf, offset=0, /{keywords}):"]
+        lines += [f"    v_{name} = {name}" for name in self.givens]
+        refuse = "return None" if kind == "match" else f"raise explain(buf, offset{args})"
+        lines += ["    if offset < 0:", f"        {refuse}", "    try:"]
+        lines += [f"        {line}" for line in self._prologue(reader, top=True)]
+        lines += ["    " + line for chunk in reader.lines for line in chunk.split("\n")]
+        reader.globals["FAILURES"] = runtime.FAILURES
+        lines += ["    except FAILURES as error:"]
+        lines += [f"        return again({kind!r}, error, buf, offset{args})", "    return r", ""]
+        return "\n".join(lines), reader.globals
+
+    def _each(self, kind: str) -> tuple[str, dict[str, object]]:
+        """A generator of records. With a single struct, the rows come from iter_unpack."""
+        assert self._bits is not None
+        size = self._bits >> 3
+        if self._structs == 1 and size:
+            reader = Reader(self, kind)
+            reader.stride = size
+            self._body(reader)
+            if reader.single and reader.structs == 1 and not reader.uses_end and not reader.uses_context:
+                sign, letters = reader.single
+                if not any(_BUFFER.search(line) for line in reader.lines):
+                    return self._rows(reader, sign + letters, size)
+        reader = Reader(self, kind)
+        reader.indent = 1
+        self._body(reader)
+        lines = [f"def {kind}(buf, first, count):"]
+        lines += [
+            f"    {line}" for line in self._prologue(reader, top=True) if not line.startswith("size_end")
+        ]
+        lines += [f"    for offset in range(first, first + count * {size}, {size or 1}):"]
+        lines += ["    " + line for chunk in reader.lines for line in chunk.split("\n")]
+        lines += ["        yield r", ""]
+        return "\n".join(lines), reader.globals
+
+    def _rows(self, reader: Reader, letters: str, size: int) -> tuple[str, dict[str, object]]:
+        rows = struct.Struct(letters)
+        assert rows.size == size
+        reader.globals["rows"] = rows.iter_unpack
+        plain = [line.strip() for line in reader.lines if "R()" not in line]
+        self._safe = not any("(" in line for line in plain if not _MAKES_RECORD.match(line))
+        if plain == [
+            ", ".join(f"r.{name}" for name in self.names()) + (", = t" if len(self.names()) == 1 else " = t")
+        ]:
+            self._row = rows
+        lines = [
+            "def each(buf, first, count):",
+            f"    for t in rows(memoryview(buf)[first:first + count * {size}]):",
+            *("    " + line for chunk in reader.lines for line in chunk.split("\n")),
+            "        yield r",
+            "",
+        ]
+        return "\n".join(lines), reader.globals
+
+    def record_size(self) -> int:
+        """The size in bytes of a pattern of fixed size."""
+        assert self._bits is not None
+        return self._bits >> 3
+
+    def can_fail(self) -> bool:
+        """Whether `each` may find a record that does not match."""
+        self.function("each")
+        return not self._safe
+
+    def plain_rows(self) -> struct.Struct | None:
+        """The struct that reads the fields of a record just as they are, if there is one."""
+        bits = self.static_bits()
+        if bits is None or bits & 7 or not bits or self.givens:
+            return None
+        self.function("each")
+        return self._row
+
+    # -- slow ways -------------------------------------------------------------------------------------------
+
+    def again(self, kind: str, error: BaseException, buffer: object, offset: int, *given: object) -> object:
+        """What parse and match do when the fast way failed: None, a MatchError, or another kind of buffer."""
+        if isinstance(error, TypeError):
+            try:
+                buffer = as_buffer(buffer)
+            except TypeError:
+                from .bits import bits
+
+                source = bits(buffer, offset)
+                return self.match_bits(source, *given) if kind == "match" else self.parse_bits(source, *given)
+        if kind == "match":
+            return None
+        raise self.explain(buffer, offset, *given) from None
+
+    def explain(self, buffer: Any, offset: int, *given: object) -> MatchError:
+        """The reason why `buffer` does not match at `offset`."""
+        if offset < 0:
+            return MatchError(self.name, "", 0, "an offset in the data", str(offset))
+        buffer = as_buffer(buffer)
+        return self.explain_bits(buffer, offset * 8, len(buffer) * 8, given).reason
+
+    def explain_bits(self, buffer: Any, start: int, end: int, given: tuple[object, ...]) -> runtime.Watch:
+        """Match the bits of `buffer` from `start` to `end` once more, noting the reason of the failure."""
+        watch = runtime.Watch(self.name)
+        try:
+            self.function("watched")(buffer, start, end, watch, 0, *given)
+            changed = "data that changed while it was read"
+            watch.reason = MatchError(self.name, "", start >> 3, "data that stays the same", changed)
+        except runtime.FAILURES as error:
+            watch.reason = watch.error(error)
+        return watch
+
+    def parse_bits(self, source: Bits, *given: object) -> object:
+        """The record at the start of `source`.
+
+        Raises:
+            MatchError: if it does not match.
+        """
+        found, reason = self._search(source, given, explain=True)
+        if reason is not None:
+            raise reason
+        return found
+
+    def match_bits(self, source: Bits, *given: object) -> object:
+        """The record at the start of `source`, or None."""
+        return self._search(source, given, explain=False)[0]
+
+    def _search(
+        self, source: Bits, given: tuple[object, ...], *, explain: bool
+    ) -> tuple[object, MatchError | None]:
+        """Match a Bits; of a file, read no more than is needed."""
+        window = source._file
+        start, end = source._start, source._end
+        if window is None:
+            found = self._match_span(source._buffer, start, end, given)
+            if found is not None or not explain:
+                return found, None
+            return None, self.explain_bits(source._buffer, start, end, given).reason
+        first = start >> 3
+        known = self.static_bits()
+        total = ((end + 7) >> 3) - first
+        size = total if self.reads_to_end() else WINDOW if known is None else (known + (start & 7) + 7) >> 3
+        while True:
+            size = min(size, total)
+            if size > MAX_WINDOW:
+                reason = MatchError(
+                    self.name, "", first, f"at most {MAX_WINDOW} bytes to match in a file", f"{size} bytes"
+                )
+                return None, reason
+            data = window.read_at(first, size)
+            stop = min(end - first * 8, len(data) * 8)
+            found = self._match_span(data, start & 7, stop, given)
+            if found is not None:
+                return found, None
+            watch = self.explain_bits(data, start & 7, stop, given)
+            if not watch.short or size >= total or len(data) < size:
+                reason = watch.reason
+                return None, MatchError(
+                    self.name,
+                    reason.field,
+                    reason.offset + first,
+                    reason.expected,
+                    reason.got,
+                    bit=reason.bit,
+                )
+            size *= 8
+
+    def reads_to_end(self) -> bool:
+        """Whether what the pattern matches depends on where the data ends."""
+        return any(_reads_to_end(self, item, set()) for item in self.statements)
+
+    def _match_span(self, buffer: Any, start: int, end: int, given: tuple[object, ...]) -> object:
+        try:
+            if start & 7 or end & 7 or not self.ends_aligned():
+                return self.function("unaligned")(buffer, start, end, [runtime.BUDGET], 0, *given)[0]
+            return self.function("aligned")(buffer, start >> 3, end >> 3, [runtime.BUDGET], 0, *given)[0]
+        except runtime.FAILURES:
+            return None
+
+    def fail(self, problem: str) -> NoReturn:
+        """Complain about the pattern as a whole."""
+        raise PatternError(self.name, problem)
+
+
+BUILTIN_MAPS: Mapping[str, Function] = {"bool": bool, "str": str, "hex": hex, "chr": chr}
+
+
+def _reads_to_end(owner: Compiled, item: object, seen: set[int]) -> bool:
+    """Whether a statement or a type depends on where the data ends."""
+    if isinstance(item, Field):
+        return _reads_to_end(owner, item.type, seen) or _asks_remaining(item)
+    if isinstance(item, DataType):
+        return item.size is None and item.form != "cstring"
+    if isinstance(item, ArrayType):
+        return item.mode == "fill" or _reads_to_end(owner, item.element, seen)
+    if isinstance(item, GroupType):
+        return any(_reads_to_end(owner, inner, seen) for inner in item.body)
+    if isinstance(item, ChoiceType):
+        return any(_reads_to_end(owner, inner, seen) for inner in item.options)
+    if isinstance(item, CondType):
+        return _reads_to_end(owner, item.yes, seen) or _reads_to_end(owner, item.no, seen)
+    if isinstance(item, WithinType):
+        return False
+    if isinstance(item, RefType | Splice):
+        other = owner.find_pattern(item.name)
+        if other is None or id(other) in seen:
+            return False
+        seen.add(id(other))
+        return any(_reads_to_end(other, inner, seen) for inner in other.statements)
+    return _asks_remaining(item)
+
+
+def _asks_remaining(item: object) -> bool:
+    return any("remaining" in names(expr) for expr in expressions((item,)))  # type: ignore[arg-type]
