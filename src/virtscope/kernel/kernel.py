@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from virtscope.kernel.kallsyms import Kallsyms
     from virtscope.kernel.layouts import LayoutSource
     from virtscope.kernel.modules import Module
+    from virtscope.kernel.structural import TaskShape
     from virtscope.memory.physical import PhysicalMemory
 
 T = TypeVar("T")
@@ -75,6 +76,7 @@ class Kernel:
         self._addresses: dict[str, int | None] = {}
         self._source: LayoutSource | None = None
         self._modules: list[Module] | None = None
+        self._task_shape: TaskShape | None = None
         self._vmcoreinfo: dict[str, str] | None = None
         self._build_id: str | None = ""
         self._prog: drgn.Program | None = None
@@ -240,6 +242,14 @@ class Kernel:
             self._modules = modules(self)
         return self._modules
 
+    def task_shape(self) -> TaskShape | None:
+        """What `structural` infers of tasks without type information; None when that fails."""
+        if self._task_shape is None:
+            from virtscope.kernel.structural import task_shape
+
+            self._task_shape = task_shape(self, self._table_symbol("init_task"))
+        return self._task_shape
+
     def symbol_table(self) -> Kallsyms | None:
         """The kernel's own symbol table; None when it has none."""
         return self._found.symbol_table()
@@ -377,28 +387,35 @@ class Kernel:
             return address
 
     def _look_up(self, name: str) -> int | None:
+        address = self._table_symbol(name)
+        # VMCOREINFO is found by these symbols: it cannot have them.
+        if address is None and not name.startswith("vmcoreinfo_"):
+            from virtscope.kernel.structural import find_by_content
+            from virtscope.kernel.vmcoreinfo import vmcoreinfo_symbol
+
+            address = vmcoreinfo_symbol(self.vmcoreinfo, name)
+            if address is None:
+                address = find_by_content(self, name)
+        return address
+
+    def _table_symbol(self, name: str) -> int | None:
+        """What the symbol table says of `name`, remembered in the cache."""
+        if not self.has_symbols:
+            return None
         learned = self._found.learned
-        if self.has_symbols and name in learned.symbols:
-            known = learned.symbols[name]
-            if known is not None:
-                return known[0] if known[1] else (self._start + known[0]) & _ADDRESS_MASK
-        elif self.has_symbols:
+        if name not in learned.symbols:
             table = self.symbol_table()
             address = table.lookup(name) if table is not None else None
-            if address is not None:
+            if address is None:
+                learned.symbols[name] = None
+            else:
                 absolute = not 0 <= address - self._start < 1 << 31
                 learned.symbols[name] = (address if absolute else address - self._start, absolute)
-                learned.changed = True
-                return address
-            learned.symbols[name] = None
             learned.changed = True
-        from virtscope.kernel.structural import find_by_content
-        from virtscope.kernel.vmcoreinfo import vmcoreinfo_symbol
-
-        if name.startswith(("vmcoreinfo", "__start_notes", "__stop_notes")):
+        known = learned.symbols[name]
+        if known is None:
             return None
-        address = vmcoreinfo_symbol(self.vmcoreinfo, name)
-        return find_by_content(self, name) if address is None else address
+        return known[0] if known[1] else (self._start + known[0]) & _ADDRESS_MASK
 
     def _types(self) -> LayoutSource:
         if self._source is None:
