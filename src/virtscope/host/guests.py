@@ -156,7 +156,7 @@ def guest_of_qemu(which: str, timeout: float = TIMEOUT) -> RunningGuest:
         GuestNotFound: there is no such process or socket, or it is not a QEMU's.
         AccessDenied, MonitorError: the socket does not let us in.
     """
-    if which.isdecimal():
+    if which.isdecimal() and len(which) < 12:
         return _of_process(qemu_process(int(which)))
     process = qemu_behind_socket(which, timeout)
     guest = _of_process(process)

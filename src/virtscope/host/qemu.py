@@ -55,11 +55,16 @@ class QemuProcess:
         return self.command_line.is_managed
 
     @property
+    def architecture(self) -> str:
+        """The guest's processor as QEMU names it: "x86_64", "i386", "aarch64", ..."""
+        if self.program.startswith("qemu-system-"):
+            return self.program.removeprefix("qemu-system-").partition("-")[0]
+        return os.uname().machine  # qemu-kvm runs what the host is
+
+    @property
     def is_x86(self) -> bool:
         """Whether the guest is an x86 machine."""
-        if self.program.startswith("qemu-system-"):
-            return self.program.startswith(("qemu-system-x86_64", "qemu-system-i386"))
-        return os.uname().machine in ("x86_64", "i686")  # qemu-kvm runs what the host is
+        return self.architecture in ("x86_64", "i386", "i686")
 
     def path(self, path: str) -> str:
         """A path that this process uses, as seen from here, by its own root and working directory."""

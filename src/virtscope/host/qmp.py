@@ -123,7 +123,7 @@ class QmpClient:
 
     @property
     def _label(self) -> str:
-        return f"monitor {self._path.lstrip(chr(0))}"
+        return f"monitor {_shown(self._path)}"
 
     def _greets_soon(self) -> bool:
         import select
@@ -169,6 +169,13 @@ class QmpClient:
         return MonitorError(f"{self._label} broke the connection: {error.strerror}")
 
 
+def _shown(path: str) -> str:
+    """A socket's path as its QEMU sees it, which is how a user knows it."""
+    import re
+
+    return re.sub(r"^/proc/\d+/(root(?=/)|cwd/)", "", path.lstrip("\0"))
+
+
 def connect(path: str, timeout: float) -> socket.socket:
     """A connection to the Unix socket at `path`, however long the path is.
 
@@ -191,7 +198,7 @@ def connect(path: str, timeout: float) -> socket.socket:
             connection.connect(f"/proc/self/fd/{fd}")
     except OSError as error:
         connection.close()
-        shown = path.lstrip("\0")
+        shown = _shown(path)
         if isinstance(error, PermissionError):
             raise AccessDenied(
                 f"monitor {shown}: not allowed to connect; run as root or as its owner"

@@ -89,8 +89,8 @@ def _splits(process: QemuProcess) -> tuple[list[list[tuple[int, int]]], bool]:
     line = process.command_line
     size, machine = line.ram_size, process.machine
     if not process.is_x86:
-        bases = {("qemu-system-aarch64", "virt"): _GIB, ("qemu-system-riscv64", "virt"): 2 * _GIB}
-        base = bases.get((process.program, machine))
+        bases = {("aarch64", "virt"): _GIB, ("riscv64", "virt"): 2 * _GIB}
+        base = bases.get((process.architecture, machine))
         return [[(base or 0, size)]], base is not None
     limit = parse_size(line.machine_options.get("max-ram-below-4g", "")) or 4 * _GIB
     if machine == "q35":

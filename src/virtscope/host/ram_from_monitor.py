@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import pairwise
 
 from virtscope.errors import MonitorError
 from virtscope.host.command_line import CommandLine
@@ -18,12 +19,13 @@ from virtscope.memory.live import HostRange
 
 _MIB = 1 << 20
 _MOST_RANGES = 4096
+_LONGEST_LINE = 500
 
 _FLAT_RANGE = re.compile(
     r"\s+([0-9a-f]{16})-([0-9a-f]{16}) \(prio -?\d+, ([^)]*)\): (.*?)(?: @([0-9a-f]{16}))?(?: KVM)?\s*"
 )
-_HOST_ADDRESS = re.compile(r"Host virtual address for 0x[0-9a-f]+ .* is 0x([0-9a-f]+)")
-_REGISTERS = re.compile(r"\bCR0=([0-9a-f]+)\s+CR2=[0-9a-f]+\s+CR3=([0-9a-f]+)")
+_HOST_ADDRESS = re.compile(r"Host virtual address for 0x[0-9a-f]+ .* is 0x([0-9a-f]{1,16})\b")
+_REGISTERS = re.compile(r"\bCR0=([0-9a-f]{1,16}) CR2=[0-9a-f]{1,16} CR3=([0-9a-f]{1,16})\b")
 # Memory that devices bring along: QEMU calls it RAM as well.
 _DEVICE_MEMORY = re.compile(r"vram|vga|bios|flash|\brom\b|ivshmem|hostmem|pmem", re.IGNORECASE)
 
@@ -57,7 +59,7 @@ def parse_flat_view(text: str) -> list[FlatRange]:
                 break
         elif line.startswith(' AS "memory"'):
             wanted = True
-        elif wanted and (match := _FLAT_RANGE.fullmatch(line)):
+        elif wanted and len(line) <= _LONGEST_LINE and (match := _FLAT_RANGE.fullmatch(line)):
             start, last = int(match[1], 16), int(match[2], 16)
             if start <= last:
                 ranges.append(
@@ -110,10 +112,12 @@ def layout_from_monitor(monitor: Monitor, command_line: CommandLine | None = Non
     ranges = ram_ranges(parse_flat_view(monitor.human("info mtree -f")), known)
     if not 0 < len(ranges) <= _MOST_RANGES:
         raise MonitorError(f"the monitor shows {len(ranges)} ranges of RAM in its memory tree")
+    if any(before.start + before.size > after.start for before, after in pairwise(ranges)):
+        raise MonitorError("the monitor shows ranges of RAM that overlap")
     layout = []
     for item in ranges:
         answer = monitor.human(f"gpa2hva {item.start:#x}")
-        match = _HOST_ADDRESS.search(answer)
+        match = _HOST_ADDRESS.search(answer[:_LONGEST_LINE])
         if match is None:
             raise MonitorError(
                 f"the monitor does not say where RAM at {item.start:#x} is: {answer.strip()[:200]!r}"

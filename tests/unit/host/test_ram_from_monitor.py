@@ -125,6 +125,12 @@ def test_a_flood_of_ranges_is_an_error() -> None:
         layout_from_monitor(Scripted(info=f'FlatView #0\n AS "memory", root: system\n{rows}\n'))
 
 
+def test_ranges_that_overlap_are_an_error() -> None:
+    rows = "\n".join(f"  {at:016x}-{at + (1 << 21):016x} (prio 0, ram): ram{at}" for at in (0, 1 << 20))
+    with pytest.raises(MonitorError, match="overlap"):
+        layout_from_monitor(Scripted(info=f'FlatView #0\n AS "memory", root: system\n{rows}\n'))
+
+
 def test_ranges_that_end_before_they_start_are_ignored() -> None:
     text = (
         'FlatView #0\n AS "memory", root: system\n  0000000000002000-0000000000001000 (prio 0, ram): pc.ram\n'
