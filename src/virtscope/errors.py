@@ -19,6 +19,7 @@
     │   └── CorruptData       a list that loops or leaves memory, a value that cannot be; also a torn read
     ├── SandboxError          a sandbox could not be started or ended by itself
     │   └── SandboxTimeout    what runs in it took longer than it was given
+    ├── GuestPathError        a path in a guest's filesystems that leads nowhere
     └── FormatError           bytes that are not what the format says, with format, field and offset
         └── UnsupportedFeature  they are, but use a feature that is not read
 
@@ -110,6 +111,20 @@ class SandboxError(VirtscopeError):
 
 class SandboxTimeout(SandboxError):
     """A sandbox, or a command in it, took longer than it was given."""
+
+
+class GuestPathError(VirtscopeError):
+    """A path inside a guest leads nowhere.
+
+    Args:
+        path: the path as it was asked for.
+        problem: why it leads nowhere.
+    """
+
+    def __init__(self, path: bytes, problem: str) -> None:
+        super().__init__(f"{path.decode('utf-8', 'surrogateescape')}: {problem}")
+        self.path = path
+        self.problem = problem
 
 
 class FormatError(VirtscopeError):
