@@ -247,7 +247,7 @@ def test_found_by_socket_and_among_all() -> None:
     [
         ["-qmp", "unix:relative.sock,server=on,wait=off"],
         [
-            "-chardev", "socket,id=c,path=virtscope-test-abstract,abstract=on,server=on,wait=off",
+            "-chardev", f"socket,id=c,path=virtscope-test-{os.getpid()},abstract=on,server=on,wait=off",
             "-mon", "chardev=c,mode=control",
         ],
     ],

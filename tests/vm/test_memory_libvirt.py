@@ -22,6 +22,7 @@ from virtscope.host import libvirt as host_libvirt
 from virtscope.host.domain_disks import Disk, DiskSource
 from virtscope.host.guests import RunningGuest, guest_of_domain, running_guests
 from virtscope.host.libvirt import Connection, PassthroughMonitor
+from virtscope.memory import open_memory
 
 TWO_NODES = """
 <cpu><numa>
@@ -95,6 +96,15 @@ def test_memory_of_a_domain_without_touching_its_monitor(libvirt_daemon: Libvirt
             assert not is_tainted_by_monitor(libvirt_daemon, "plain")
             assert memory.page_roots() == ()  # asked through libvirt: no vCPU has paging on yet
             assert memory.notes == ()
+
+
+def test_a_dump_by_virsh(libvirt_daemon: Libvirt, tmp_path: Path) -> None:
+    path = tmp_path / "dump"
+    with domain(libvirt_daemon, tmp_path, "dumped", xml("dumped", 64, marks=[MIB, 64 * MIB - 8])):
+        libvirt_daemon.virsh("dump", "--memory-only", "dumped", str(path))
+    with open_memory(path) as memory:
+        assert memory.read(MIB, 8) == mark(MIB)
+        assert memory.read(64 * MIB - 8, 8) == mark(64 * MIB - 8)
 
 
 def test_a_layout_in_doubt_is_asked_through_libvirt(libvirt_daemon: Libvirt, tmp_path: Path) -> None:
