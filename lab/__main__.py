@@ -8,7 +8,9 @@ import sys
 
 from lab.cache import LabError
 from lab.guest import Guest
+from lab.initrd import initrd
 from lab.kernels import ALIASES, MATRIX, NAMES, kernel, refresh
+from lab.userspace import script
 
 
 def _boot(options: argparse.Namespace) -> None:
@@ -20,6 +22,8 @@ def _boot(options: argparse.Namespace) -> None:
         smp=options.smp,
         monitor=not options.no_monitor,
         backend=options.backend,
+        defaults=options.defaults,
+        agent=options.agent,
         direct=options.direct,
         setup="" if options.boot_only else None,
         append=options.append,
@@ -39,6 +43,11 @@ def _boot(options: argparse.Namespace) -> None:
             sys.stdout.write((done.stdout + done.stderr).decode(errors="replace"))
             sys.stdout.flush()
         signal.pause()
+
+
+def _files(options: argparse.Namespace) -> None:
+    found = kernel(options.kernel)
+    print(f"-kernel {found.vmlinuz} -initrd {initrd(found, script())}")
 
 
 def _kernels(options: argparse.Namespace) -> None:
@@ -61,12 +70,17 @@ def main() -> int:
     boot.add_argument(
         "--backend", default="plain", help="plain, ram, memfd, memfd-private, file, file-private, numa"
     )
+    boot.add_argument("--defaults", action="store_true", help="leave QEMU's default devices in (VGA, e1000)")
+    boot.add_argument("--agent", choices=("virtio", "serial"), default="virtio", help="the agent's port")
     boot.add_argument("--direct", action="store_true", help="boot the uncompressed image: faster, no KASLR")
     boot.add_argument("--boot-only", action="store_true", help="no processes and network set up")
     boot.add_argument("--append", default="", help="text for the kernel command line")
     boot.add_argument("--run", metavar="COMMAND", help="run this shell command in the guest and end")
     boot.add_argument("qemu_args", nargs="*", help="further QEMU arguments, after --")
     boot.set_defaults(action=_boot)
+    files = commands.add_parser("files", help="print kernel and initrd, to start QEMU by hand")
+    files.add_argument("kernel")
+    files.set_defaults(action=_files)
     kernels = commands.add_parser("kernels", help="fetch kernels, by default the whole matrix")
     kernels.add_argument("names", nargs="*")
     kernels.add_argument("--refresh", action="store_true", help="look for newer ones in the archive")

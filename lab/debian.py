@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+import tempfile
 from pathlib import Path
 
 from lab.cache import LabUnavailable, locked, made_once, program, root
@@ -59,11 +60,19 @@ class Suite:
             raise LabUnavailable(f"no such Debian suite: {name} (known: {', '.join(SUITES)})")
         self.name = name
         self.folder = root() / "apt" / name
+        self._just_updated = False
 
     def refresh(self) -> None:
         """Reads the suite's package lists anew (`apt-get update` in the private root)."""
         with locked(f"apt-{self.name}"):
             self._update()
+
+    def refresh_if_old(self) -> bool:
+        """Reads the package lists anew unless this object did; returns whether it did so now."""
+        if self._just_updated:
+            return False
+        self.refresh()
+        return True
 
     def newest(self, pattern: str) -> str:
         """The package of the highest version among those whose whole name matches a regular expression."""
@@ -116,20 +125,15 @@ class Suite:
         version = self.version(package).replace(":", "%3a")
 
         def make(folder: Path) -> None:
-            downloads = folder.with_name(f"{folder.name}.download")
-            downloads.mkdir(exist_ok=True)
-            # The lists are shared between threads of work, the download folder is not.
-            self._run("apt-get", "-q", "download", package, cwd=downloads)
-            (deb,) = downloads.glob("*.deb")
             folder.mkdir()
             excluded = [f"--exclude=./*lib/modules/*/kernel/{part}" for part in _LEFT_OUT]
             wanted = ["--wildcards", *only] if only else []
-            with subprocess.Popen(["dpkg-deb", "--fsys-tarfile", deb], stdout=subprocess.PIPE) as reader:
-                subprocess.run(
-                    ["tar", "-x", "-C", folder, *excluded, *wanted], stdin=reader.stdout, check=True
-                )
-            deb.unlink()
-            downloads.rmdir()
+            with tempfile.TemporaryDirectory(dir=folder.parent) as downloads:
+                self._run("apt-get", "-q", "download", package, cwd=Path(downloads))
+                (deb,) = Path(downloads).glob("*.deb")
+                unpack = ["tar", "-x", "-C", str(folder), *excluded, *wanted]
+                with subprocess.Popen(["dpkg-deb", "--fsys-tarfile", deb], stdout=subprocess.PIPE) as reader:
+                    subprocess.run(unpack, stdin=reader.stdout, check=True)
 
         return made_once(root() / "packages" / f"{package}_{version}", make)
 
@@ -162,7 +166,9 @@ class Suite:
             + 'APT::Architecture "amd64"; APT::Architectures { "amd64"; };\n'
             + 'APT::Sandbox::User "root"; Acquire::Languages "none";\n'
         )
-        self._run("apt-get", "-q", "update")
+        # By default apt-get takes a list that could not be fetched for a mere warning.
+        self._run("apt-get", "-q", "-o", "APT::Update::Error-Mode=any", "update")
+        self._just_updated = True
         (self.folder / "updated").touch()
 
     def _run(self, *command: str, cwd: Path | None = None) -> str:
@@ -172,7 +178,6 @@ class Suite:
         program("apt-get", "apt")
         done = subprocess.run(command, capture_output=True, text=True, cwd=cwd, check=False)
         if done.returncode:
-            raise LabUnavailable(
-                f"Debian {self.name}: {' '.join(command[-3:])} failed: {done.stderr.strip()}"
-            )
+            what = " ".join(word for word in command[-2:] if "=" not in word)
+            raise LabUnavailable(f"Debian {self.name}: {what} failed: {done.stderr.strip()}")
         return done.stdout

@@ -10,7 +10,7 @@ from typing import Literal, Self
 from lab.accelerator import accelerator, tsc_khz
 from lab.agent import Agent, Shell
 from lab.cache import LabUnavailable
-from lab.initrd import initrd
+from lab.initrd import has_module, initrd
 from lab.kernels import Kernel, vmlinux
 from lab.kernels import kernel as find_kernel
 from lab.qemu import Backend, Qemu
@@ -38,7 +38,8 @@ class Guest(Qemu, Shell):
         smp: Virtual CPUs.
         monitor: Whether there is a QMP socket.
         backend: The kind of memory backend.
-        defaults: Leaves QEMU's default devices in (VGA, e1000, floppy), as when started by hand.
+        defaults: Leaves QEMU's default devices in (VGA, e1000, floppy), as when started by hand; a kernel
+            without e1000 (Debian's cloud kernels) gets a virtio card all the same.
         setup: The shell script run at boot; by default the processes and network of `lab.userspace`;
             "" for none.
         modules: Kernel modules to load besides `lab.initrd.MODULES`.
@@ -133,13 +134,14 @@ class Guest(Qemu, Shell):
 
     def _boot_arguments(self) -> list[str]:
         image = vmlinux(self.kernel) if self._direct else self.kernel.vmlinuz
+        default_card = self._defaults and has_module(self.kernel, "e1000")
         card = "virtio-net-device" if self._microvm else "virtio-net-pci"
         network = ["-netdev", "user,id=net0,restrict=on,net=192.0.2.0/24", "-device", f"{card},netdev=net0"]
         return [
             *("-cpu", self._cpu or ("host" if self.accel == "kvm" else "max"), "-smp", str(self._smp)),
             *("-kernel", str(image), "-initrd", str(initrd(self.kernel, self._setup, self._modules))),
             *("-append", f"{kernel_command_line(self.accel)} {self._append}".strip()),
-            *([] if self._defaults else network),
+            *([] if default_card else network),
             *(["-global", "virtio-mmio.force-legacy=false"] if self._microvm else []),
         ]
 

@@ -81,9 +81,7 @@ def initrd(
     names = [*MODULES, *modules]
     dependencies = (kernel.modules_dir / "modules.dep").read_text()
     builtin = (kernel.modules_dir / "modules.builtin").read_text()
-    for name in OPTIONAL_MODULES:
-        if f"/{name}.ko" in dependencies:
-            names.append(name)
+    names += [name for name in OPTIONAL_MODULES if has_module(kernel, name)]
     paths = modules_with_dependencies(dependencies, builtin, names)
     init, actor = (compiled(name) for name in ("init", "actor"))
     tools = _host_files()
@@ -134,6 +132,11 @@ def initrd(
 
     digest = hashlib.sha256(recipe.encode()).hexdigest()[:16]
     return made_once(root() / "initrd" / f"{kernel.name}-{digest}.cpio", build)
+
+
+def has_module(kernel: Kernel, name: str) -> bool:
+    """Whether the kernel has a loadable module of that name."""
+    return f"/{name}.ko" in (kernel.modules_dir / "modules.dep").read_text()
 
 
 def compiled(name: str) -> Path:

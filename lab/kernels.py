@@ -115,14 +115,13 @@ def vmlinux(found: Kernel) -> Path:
 
 
 def debug_vmlinux(found: Kernel) -> Path:
-    """vmlinux with DWARF from the kernel's debug package: about 1 GB fetched, 0.5 GB kept; for benchmarks."""
-    folder = Suite(found.suite).unpacked(
-        f"linux-image-{found.release}-dbg", only=(f"./usr/lib/debug/*vmlinux*{found.release}*", "*/vmlinux")
-    )
+    """vmlinux with DWARF, from the kernel's debug package: large, so only where a benchmark needs it."""
+    package = f"linux-image-{found.release}-dbg"
+    folder = Suite(found.suite).unpacked(package, only=("./usr/lib/debug/*vmlinux*",))
     for path in folder.rglob("vmlinux*"):
-        if path.is_file():
+        if path.is_file() and not path.is_symlink():
             return path
-    raise LabError(f"no vmlinux in the debug package of {found.release}")
+    raise LabError(f"no vmlinux in Debian's {package}")
 
 
 def _record(name: str) -> Path:
@@ -143,27 +142,37 @@ def _suite_and_package(name: str) -> tuple[str, str]:
 def _fetch(name: str, record: Path) -> None:
     suite_name, package = _suite_and_package(name)
     suite = Suite(suite_name)
+    try:
+        fields = _unpack(suite, package)
+    except LabUnavailable:
+        # The archive drops a version when a newer one is there: the lists may be older than that.
+        if not suite.refresh_if_old():
+            raise
+        fields = _unpack(suite, package)
+    record.write_text(json.dumps({"name": name, **fields}, indent=1))
+
+
+def _unpack(suite: Suite, package: str) -> dict[str, str]:
+    """The fields of `Kernel`, except its name, of a kernel that is unpacked now."""
     if "[" in package:
         package = suite.newest(package)
     folders = [suite.unpacked(part) for part in suite.kernel_packages(package)]
     images = [path for pattern in _IMAGES for folder in folders for path in folder.glob(pattern)]
     modules = [path.parent for pattern in _MODULES for folder in folders for path in folder.glob(pattern)]
     if not images or not modules:
-        raise LabUnavailable(f"no kernel with modules in Debian {suite_name}'s {package}")
+        raise LabUnavailable(f"no kernel with modules in Debian {suite.name}'s {package}")
     release = modules[0].name
     _complete(modules[0], folders)
     # The unpacked folder is named PACKAGE_VERSION.
     image_package, _, version = images[0].relative_to(root() / "packages").parts[0].partition("_")
-    fields = {
-        "name": name,
+    return {
         "release": release,
         "vmlinuz": str(images[0]),
         "modules_dir": str(modules[0]),
         "package": image_package,
         "version": version.replace("%3a", ":"),
-        "suite": suite_name,
+        "suite": suite.name,
     }
-    record.write_text(json.dumps(fields, indent=1))
 
 
 def _complete(modules: Path, folders: list[Path]) -> None:

@@ -224,8 +224,10 @@ static void agent(int failed)
     for (int tries = 0; (agent_fd = open_agent_port()) < 0 && tries < 20; tries++)
         usleep(10000);
     if (agent_fd < 0) {
-        for (;;)
+        for (;;) {
             run_and_wait("/bin/cttyhack", "/bin/sh");
+            sleep(1);
+        }
     }
     put_frame(failed ? 'F' : 'R', "", 0);
     for (;;)
