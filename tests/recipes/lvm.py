@@ -1,7 +1,8 @@
-"""LVM disks made by the real lvm tools in a real guest: `volume_groups()` is a folder of disks and what was in them.
+"""LVM disks made by the real lvm tools in a real guest: `plain()`, `thin()`, `cached()`.
 
-The host's kernel may have no device-mapper, so the tools of the host are packed into a lab guest. Every logical
-volume is written inside the guest; its size and hash, read inside through the kernel, are kept beside the disks:
+The host's kernel may have no device-mapper, so the tools of the host are packed into a lab guest. Every
+logical volume is written inside the guest; its size and hash, read inside through the kernel, are kept beside
+the disks:
 
     disk0.img ... disk5.img    one physical volume each
     volumes.json               {"/dev/VG/LV": [size in bytes, SHA-256]}
@@ -43,8 +44,8 @@ MODULES = (
 DISKS = 6
 DISK_SIZE = 160 << 20
 
-# fill VG/LV WORD FROM TO, put VG/LV WORD AT-4K-BLOCK TO: lines of text no two of which are alike, so that no two
-# blocks are; what does not fit is cut off.
+# fill VG/LV WORD FROM TO, put VG/LV WORD AT-4K-BLOCK TO: lines of text no two of which are alike, so that no
+# two blocks are; what does not fit is cut off.
 _PREPARE = r"""
 export DM_DISABLE_UDEV=1 LVM_SUPPRESS_FD_WARNINGS=1
 mkdir -p /etc/lvm /run/lock/lvm /var/lock
@@ -53,11 +54,12 @@ devices { obtain_device_list_from_udev = 0  use_devicesfile = 0 }
 activation { udev_sync = 0  udev_rules = 0  verify_udev_operations = 1  monitoring = 0 }
 global { thin_check_executable = ""  cache_check_executable = ""  use_lvmpolld = 0 }
 END
-fill() { seq $3 $4 | sed "s|^|$2 of $1, line |" | dd of=/dev/$1 bs=64k conv=notrunc 2>/dev/null || true; }
-put() { seq 1 $4 | sed "s|^|$2 of $1, line |" | dd of=/dev/$1 bs=4k seek=$3 conv=notrunc 2>/dev/null || true; }
+lines() { seq $3 $4 | sed "s|^|$2 of $1, line |"; }
+fill() { lines $1 $2 $3 $4 | dd of=/dev/$1 bs=64k conv=notrunc 2>/dev/null || true; }
+put() { lines $1 $2 1 $4 | dd of=/dev/$1 bs=4k seek=$3 conv=notrunc 2>/dev/null || true; }
 until_synced() {
   for i in $(seq 200); do
-    if ! dmsetup status | grep -E ' raid | mirror ' | grep -vE ' idle | ([0-9]+)/\1 ' | grep -q .; then break; fi
+    dmsetup status | grep -E ' raid | mirror ' | grep -vqE ' idle | ([0-9]+)/\1 ' || break
     sleep 0.1
   done
 }

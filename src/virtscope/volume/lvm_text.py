@@ -27,11 +27,11 @@ MAXIMUM_SIZE = 1 << 26
 _MAXIMUM_DEPTH = 8
 
 _TOKEN = re.compile(
-    r"""(?:[\s,]|\#[^\n]*)*
+    r"""(?:[\s,]|\#[^\n]*+)*+
     (?:
-        (?P<key>[A-Za-z0-9_.+-]+)\s*(?:(?P<open>\{)|=\s*(?:
+        (?P<key>[A-Za-z0-9_.+-]++)\s*+(?:(?P<open>\{)|=\s*+(?:
             (?P<integer>-?[0-9]+)(?![.0-9])
-          | "(?P<string>[^"\\]*(?:\\.[^"\\]*)*)"
+          | "(?P<string>[^"\\]*+(?:\\.[^"\\]*+)*+)"
           | (?P<list>\[)
           | (?P<real>-?[0-9]*\.[0-9]+)
         ))
@@ -41,7 +41,7 @@ _TOKEN = re.compile(
     re.VERBOSE | re.DOTALL,
 )
 _ITEM = re.compile(
-    r"""(?:[\s,]|\#[^\n]*)*(?:(?P<integer>-?[0-9]+)|"(?P<string>[^"\\]*(?:\\.[^"\\]*)*)"|(?P<close>\]))""",
+    r"""(?:[\s,]|\#[^\n]*+)*+(?:(?P<integer>-?[0-9]+)|"(?P<string>[^"\\]*+(?:\\.[^"\\]*+)*+)"|(?P<close>\]))""",
     re.VERBOSE | re.DOTALL,
 )
 _ESCAPE = re.compile(r"\\(.)", re.DOTALL)

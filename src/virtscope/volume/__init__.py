@@ -1,0 +1,34 @@
+"""Partition tables and volume managers: what is between a disk and its filesystems.
+
+`read_partitions` finds the partition table of a disk. LVM2 is in `lvm`: every source may be a physical
+volume, and `lvm.volume_groups` puts those together that belong together.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from virtscope.block.source import BlockSource
+    from virtscope.volume.partitions import PartitionTable
+
+
+def read_partitions(source: BlockSource) -> PartitionTable | None:
+    """The partition table of a disk, or None if it has none: a filesystem or a physical volume may be on all
+    of it.
+
+    A GPT counts where the master boot record does not contradict it, as for Linux.
+
+    Raises:
+        FormatError: there is a GPT, and neither of its copies is sound.
+        GuestError: the host could not read the image.
+    """
+    from virtscope.volume.mbr import is_protective, read_mbr
+
+    if is_protective(source):
+        from virtscope.volume.gpt import read_gpt
+
+        table = read_gpt(source)
+        if table is not None:
+            return table
+    return read_mbr(source)
