@@ -109,7 +109,9 @@ class GuestMemoryOpener:
         )
 
     def _page_roots(self) -> tuple[int, ...]:
-        if self._open_monitor is None:
+        # Where the mappings come first the monitor is libvirt's passthrough, which taints the domain, and the
+        # kernel is found in milliseconds without the registers.
+        if self._open_monitor is None or self._mappings_first:
             return ()
         from virtscope.host.ram_from_monitor import page_roots_from_monitor
 
