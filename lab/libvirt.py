@@ -7,6 +7,7 @@ it by a socket outside: `virsh -c URI`.
 
 from __future__ import annotations
 
+import os
 import shutil
 import socket
 import subprocess
@@ -18,7 +19,7 @@ from xml.sax.saxutils import escape
 
 from lab.accelerator import accelerator
 from lab.agent import Agent, Shell
-from lab.cache import LabError, program, root, scratch_folder
+from lab.cache import LabError, LabUnavailable, program, root, scratch_folder
 from lab.guest import kernel_command_line
 from lab.initrd import initrd
 from lab.kernels import Kernel
@@ -178,6 +179,8 @@ class Libvirt:
 
     def _start(self) -> None:
         program("libvirtd", "libvirt-daemon-system")
+        if os.geteuid():
+            raise LabUnavailable("a private libvirtd takes root (it lives in a mount namespace)")
         cache = root() / "libvirt"
         cache.mkdir(exist_ok=True)
         self._process = subprocess.Popen(
