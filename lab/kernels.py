@@ -20,7 +20,6 @@ from lab.vmlinux import extract
 NAMES: dict[str, tuple[str, str]] = {
     "5.10": ("bullseye", "linux-image-amd64"),
     "5.10-cloud": ("bullseye", "linux-image-cloud-amd64"),
-    "5.10-rt": ("bullseye", "linux-image-rt-amd64"),
     "6.1-bpo11": ("bullseye", "linux-image-6.1-amd64"),
     "6.1": ("bookworm", "linux-image-amd64"),
     "6.1-cloud": ("bookworm", "linux-image-cloud-amd64"),
