@@ -157,8 +157,10 @@ class Qemu:
 
     def _launch(self, arguments: Sequence[str], pass_fds: Sequence[int] = ()) -> None:
         command = [
-            # QEMU dies with us even when we are killed: the kernel sends the signal.
+            # QEMU dies with us even when we are killed: the kernel sends the signal. Should we be gone before
+            # that is arranged, the shell sees another parent than us.
             *(program("setpriv", "util-linux"), "--pdeathsig", "KILL", "--"),
+            *("sh", "-c", 'test $PPID = "$0" && exec "$@"', str(os.getpid())),
             *(program("qemu-system-x86_64", "qemu-system-x86"), "-name", self.name),
             *("-accel", self.accel, "-m", str(self.memory_mib), *self._memory_arguments()),
             *("-display", "none", "-monitor", "none", "-no-reboot", "-no-user-config"),
