@@ -158,7 +158,8 @@ def write_table(
     color: bool,
     gap: int = 2,
 ) -> None:
-    """Aligned columns, `gap` spaces apart; the last one is never padded."""
+    """Aligned columns, `gap` spaces apart, the last one not padded; without a heading line if all are empty."""
+    headings = headings and any(column.heading for column in columns)
     with_guest = bool(rows) and rows[0][0] is not None
     head = (["GUEST"] if with_guest else []) + [column.heading for column in columns]
     rights = ([False] if with_guest else []) + [column.right for column in columns]

@@ -35,7 +35,7 @@ def _converter(option: Option) -> Any:
 def _keywords(option: Option) -> dict[str, Any]:
     keywords: dict[str, Any] = {"help": option.help.replace("%", "%%"), "default": option.default}
     if option.action is not None:
-        keywords |= {"action": option.action, "metavar": option.metavar}
+        keywords |= {"action": option.action, "metavar": option.metavar, "nargs": option.nargs}
     elif option.metavar is None and not option.is_positional:
         keywords["action"] = "store_true"
         keywords["default"] = bool(option.default)

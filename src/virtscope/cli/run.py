@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from virtscope.cli import output
@@ -214,9 +214,13 @@ def _known(command: Command, name: str) -> Column:
 
 
 def _chosen_columns(command: Command, args: argparse.Namespace) -> list[Column] | None:
-    """The columns of `-o`; None when the command's own choice is wanted."""
-    names = _names(getattr(args, "columns", None))
-    return [_known(command, name) for name in names] or None
+    """The columns of `-o`, `pid=ID` with a heading of its own; None when the command's own choice is wanted."""
+    chosen: list[Column] = []
+    for name in _names(getattr(args, "columns", None)):
+        name, renamed, heading = name.partition("=")
+        column = _known(command, name)
+        chosen.append(replace(column, heading=heading) if renamed else column)
+    return chosen or None
 
 
 def _default_columns(command: Command, args: argparse.Namespace) -> list[Column]:

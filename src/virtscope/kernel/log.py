@@ -14,22 +14,13 @@ from typing import TYPE_CHECKING
 from virtscope.errors import CorruptData, UnknownLayout, UsageError
 from virtscope.kernel.clocks import Clocks, read_clocks
 from virtscope.kernel.log_buffer import BufferLayout, read_buffer
+from virtscope.kernel.log_names import FACILITIES, LEVELS
 from virtscope.kernel.log_ring import RawRecord, Ring, RingLayout, layout_from_vmcoreinfo, read_ring
 
 if TYPE_CHECKING:
     from datetime import datetime
 
     from virtscope.kernel.kernel import Kernel
-
-LEVELS = ("emerg", "alert", "crit", "err", "warn", "notice", "info", "debug")
-"""The levels by number, by the names dmesg has for them."""
-
-FACILITIES = (
-    *("kern", "user", "mail", "daemon", "auth", "syslog", "lpr", "news", "uucp", "cron", "authpriv", "ftp"),
-    *("res0", "res1", "res2", "res3", "local0", "local1", "local2", "local3", "local4", "local5", "local6"),
-    "local7",
-)
-"""The facilities by number, by the names dmesg has for them."""
 
 _CONTINUATION = 8  # LOG_CONT
 _CPU = 1 << 31  # in a caller's id: it is a CPU, not a thread

@@ -1,0 +1,522 @@
+"""The columns of virt-ps: ps(1)'s names, headings and way of writing things, and what each needs to be read.
+
+A value is in JSON what it is (bytes, seconds, numbers); a table shows it as ps does (KiB, [DD-]hh:mm:ss).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import Any
+
+from virtscope.cli.command import Column
+from virtscope.kernel.processes import Facts, Process
+
+_SECOND = 1_000_000_000
+_NONE = Facts(0)
+_CPU = Facts.TIMES | Facts.IDS
+_PRIVILEGE_BITS = 7
+
+
+def command_line(row: Process) -> str:
+    """What ps shows as a process's command: its arguments, or its name in brackets when it has none.
+
+    The name in parentheses says that there are arguments which are not in memory.
+    """
+    if row.args is None:
+        return f"({row.comm})"
+    words = list(row.args)
+    while words and not words[-1]:
+        words.pop()
+    if words:
+        return " ".join(words)
+    return f"[{row.comm}] <defunct>" if row.state == "Z" else f"[{row.comm}]"
+
+
+def _name(row: Process) -> str:
+    return f"{row.comm} <defunct>" if row.state == "Z" else row.comm
+
+
+def _tree(value: Callable[[Process], str]) -> Callable[[Process], str]:
+    """With the branches of --forest or -H before it, which such rows bring with them."""
+    return lambda row: getattr(row, "branch", "") + value(row)
+
+
+def _seconds(nanoseconds: int | None) -> float | None:
+    return None if nanoseconds is None else nanoseconds / _SECOND
+
+
+def _cpu_seconds(row: Process) -> float | None:
+    if row.utime_ns is None or row.stime_ns is None:
+        return None
+    return (row.utime_ns + row.stime_ns) / _SECOND
+
+
+def _clock(seconds: float | None, *, hours: bool) -> str:
+    """[DD-]hh:mm:ss; without `hours` those are left out when they are 0, as ps does for elapsed times."""
+    if seconds is None:
+        return "-"
+    minutes, second = divmod(int(seconds), 60)
+    hour, minute = divmod(minutes, 60)
+    day, hour = divmod(hour, 24)
+    if day:
+        return f"{day}-{hour:02}:{minute:02}:{second:02}"
+    return f"{hour:02}:{minute:02}:{second:02}" if hours or hour else f"{minute:02}:{second:02}"
+
+
+def _kib(size: int | None) -> str:
+    return "-" if size is None else str(size // 1024)
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1f}"
+
+
+def _now(row: Process) -> datetime | None:
+    """The guest's wall clock when its process was read."""
+    if row.start is None or row.elapsed_ns is None:
+        return None
+    return row.start + timedelta(microseconds=row.elapsed_ns // 1000)
+
+
+def _start_time(row: Process) -> str | None:
+    """Hours and minutes today, the day in this year, else the year."""
+    now = _now(row)
+    if row.start is None or now is None:
+        return None
+    if row.start.year != now.year:
+        return f"{row.start:%Y}"
+    return f"{row.start:%H:%M}" if row.start.date() == now.date() else f"{row.start:%b%d}"
+
+
+def _start(row: Process) -> str | None:
+    """The time of day when it started in the last 24 hours, else the day."""
+    now = _now(row)
+    if row.start is None or now is None:
+        return None
+    return f"{row.start:%H:%M:%S}" if now - row.start < timedelta(days=1) else f"{row.start:%b %d}"
+
+
+_CLASSES = {
+    "other": "TS",
+    "fifo": "FF",
+    "rr": "RR",
+    "batch": "B",
+    "iso": "ISO",
+    "idle": "IDL",
+    "deadline": "DLN",
+    "ext": "EXT",
+}
+
+
+def _namespace(kind: str) -> Callable[[Process], int | None]:
+    return lambda row: getattr(row.namespaces, kind) if row.namespaces is not None else None
+
+
+def _terminal(value: str | None) -> str:
+    return "-" if value is None else value or "?"
+
+
+def _gone(value: Any) -> str:
+    return "-" if value is None else str(value)
+
+
+def _leader(number: int | None, gone: bool | None) -> str | None:
+    return None if number is None else f"{number}{'*' if gone else ''}"
+
+
+def _cgroup(row: Process) -> str | None:
+    return None if row.cgroups is None else ",".join(map(str, row.cgroups))
+
+
+def _dashed(value: Any) -> str:
+    """What ps shows as "-" when there is none."""
+    return str(value) if value not in (None, "", ()) else "-"
+
+
+def _column(
+    facts: Facts,
+    name: str,
+    heading: str,
+    value: Callable[[Process], Any],
+    help: str,
+    *aliases: str,
+    show: Callable[[Any], str] = _dashed,
+    width: int = 0,
+    left: bool = False,
+    style: Callable[[Process], str | None] | None = None,
+) -> tuple[Facts, Column]:
+    return facts, Column(
+        name, heading, value, help, show=show, right=not left, width=width, aliases=aliases, style=style
+    )
+
+
+def _state_style(row: Process) -> str | None:
+    return {"D": "yellow", "Z": "red", "T": "magenta", "t": "magenta", "R": "green"}.get(row.state or "")
+
+
+def _ids(name: str, heading: str, member: str, help: str, *aliases: str) -> tuple[Facts, Column]:
+    return _column(
+        Facts.CREDENTIALS,
+        name,
+        heading,
+        lambda row: getattr(row, member),
+        help,
+        *aliases,
+        show=_gone,
+        width=5,
+    )
+
+
+_TABLE = (
+    # Who it is
+    _column(_NONE, "pid", "PID", lambda row: row.tgid, "the process id", "tgid", width=5),
+    _column(Facts.IDS, "ppid", "PPID", lambda row: row.ppid, "the parent's process id", show=_gone, width=5),
+    _column(
+        Facts.IDS,
+        "pgid",
+        "PGID",
+        lambda row: row.pgid,
+        "the process group's id",
+        "pgrp",
+        show=_gone,
+        width=5,
+    ),
+    _column(
+        Facts.IDS,
+        "sid",
+        "SID",
+        lambda row: row.sid,
+        "the session's id",
+        "sess",
+        "session",
+        show=_gone,
+        width=5,
+    ),
+    _column(
+        Facts.IDS,
+        "pgleader",
+        "PGID",
+        lambda row: _leader(row.pgid, row.group_leader_gone),
+        "the process group's id, with * when the process of that id has ended",
+        width=5,
+    ),
+    _column(
+        Facts.IDS,
+        "sleader",
+        "SID",
+        lambda row: _leader(row.sid, row.session_leader_gone),
+        "the session's id, with * when the process of that id has ended",
+        width=5,
+    ),
+    _column(_NONE, "lwp", "LWP", lambda row: row.pid, "the thread's id", "tid", "spid", width=5),
+    _column(
+        Facts.IDS,
+        "nspid",
+        "NSPID",
+        lambda row: row.inner_pids,
+        "its ids in the PID namespaces it is in, from the outermost inwards",
+        show=lambda value: "-" if value is None else ",".join(map(str, value)),
+        left=True,
+    ),
+    _column(
+        Facts.IDS,
+        "tty",
+        "TTY",
+        lambda row: row.tty,
+        "the controlling terminal",
+        "tt",
+        "tname",
+        show=_terminal,
+        left=True,
+        width=8,
+    ),
+    _column(
+        Facts.IDS,
+        "tpgid",
+        "TPGID",
+        lambda row: row.tpgid,
+        "the terminal's foreground process group",
+        show=_gone,
+    ),
+    # Whose it is
+    _ids("uid", "UID", "euid", "the effective user id", "euid"),
+    _ids("ruid", "RUID", "uid", "the real user id"),
+    _ids("suid", "SUID", "suid", "the saved user id", "svuid"),
+    _ids("fuid", "FUID", "fsuid", "the user id for access to files", "fsuid"),
+    _ids("gid", "GID", "egid", "the effective group id", "egid"),
+    _ids("rgid", "RGID", "gid", "the real group id"),
+    _ids("sgid", "SGID", "sgid", "the saved group id", "svgid"),
+    _ids("fgid", "FGID", "fsgid", "the group id for access to files", "fsgid"),
+    _ids(
+        "user", "USER", "euid", "the effective user: names are not known outside the guest", "euser", "uname"
+    ),
+    _ids("group", "GROUP", "egid", "the effective group: names are not known outside the guest", "egroup"),
+    _column(
+        Facts.CREDENTIALS,
+        "supgid",
+        "SUPGID",
+        lambda row: row.groups,
+        "supplementary group ids",
+        show=lambda value: ",".join(map(str, value)) if value else "-",
+        left=True,
+    ),
+    # What it does
+    _column(_NONE, "s", "S", lambda row: row.state, "the state", "state", left=True, style=_state_style),
+    _column(
+        Facts.IDS | Facts.MEMORY,
+        "stat",
+        "STAT",
+        lambda row: row.stat,
+        "the state, and what distinguishes the process",
+        left=True,
+        width=4,
+        style=_state_style,
+    ),
+    _column(
+        _NONE,
+        "f",
+        "F",
+        lambda row: None if row.flags is None else row.flags >> 6 & _PRIVILEGE_BITS,
+        "flags: 1 forked but did not execute, 4 used privileges",
+        "flag",
+        "flags",
+        show=_gone,
+    ),
+    _column(_NONE, "psr", "PSR", lambda row: row.processor, "the CPU it last ran on", show=_gone, width=3),
+    _column(_NONE, "ni", "NI", lambda row: row.nice, "the nice value", "nice", show=_gone, width=3),
+    _column(
+        _NONE,
+        "pri",
+        "PRI",
+        lambda row: None if row.priority is None else 39 - row.priority,
+        "the priority, higher is more urgent",
+        show=_gone,
+        width=3,
+    ),
+    _column(
+        _NONE,
+        "opri",
+        "PRI",
+        lambda row: None if row.priority is None else 60 + row.priority,
+        "the priority as ps -l shows it",
+        show=_gone,
+        width=3,
+    ),
+    _column(
+        _NONE, "priority", "PRI", lambda row: row.priority, "the priority as the kernel has it", show=_gone
+    ),
+    _column(
+        _NONE,
+        "rtprio",
+        "RTPRIO",
+        lambda row: row.realtime_priority or None,
+        "the real-time priority",
+        width=6,
+    ),
+    _column(
+        _NONE,
+        "cls",
+        "CLS",
+        lambda row: row.policy,
+        "the scheduling class",
+        "policy",
+        "class",
+        show=lambda value: _CLASSES.get(value, "?") if value else "-",
+        width=3,
+    ),
+    _column(
+        Facts.IDS,
+        "nlwp",
+        "NLWP",
+        lambda row: row.threads,
+        "the number of threads",
+        "thcount",
+        show=_gone,
+        width=4,
+    ),
+    _column(
+        Facts.WAIT,
+        "wchan",
+        "WCHAN",
+        lambda row: row.wchan,
+        "the kernel function it waits in",
+        "nwchan",
+        show=lambda value: "?" if value is None else value or "-",
+        left=True,
+        width=6,
+    ),
+    # When, and how long
+    _column(
+        _CPU,
+        "time",
+        "TIME",
+        _cpu_seconds,
+        "the CPU time it has used",
+        "cputime",
+        show=lambda value: _clock(value, hours=True),
+        width=8,
+    ),
+    _column(
+        _CPU,
+        "times",
+        "TIME",
+        _cpu_seconds,
+        "the CPU time it has used, in seconds",
+        "cputimes",
+        show=lambda value: "-" if value is None else str(int(value)),
+    ),
+    _column(
+        _CPU,
+        "utime",
+        "UTIME",
+        lambda row: _seconds(row.utime_ns),
+        "CPU time in user mode",
+        show=lambda value: "-" if value is None else f"{value:.2f}",
+    ),
+    _column(
+        _CPU,
+        "systime",
+        "STIME",
+        lambda row: _seconds(row.stime_ns),
+        "CPU time in the kernel",
+        show=lambda value: "-" if value is None else f"{value:.2f}",
+    ),
+    _column(
+        _CPU,
+        "c",
+        "C",
+        lambda row: row.cpu_percent,
+        "the CPU time used since the start, in whole percent",
+        show=lambda value: "-" if value is None else str(min(99, int(value))),
+        width=2,
+    ),
+    _column(
+        _CPU,
+        "pcpu",
+        "%CPU",
+        lambda row: row.cpu_percent,
+        "the CPU time used since the start, in percent",
+        "%cpu",
+        show=_percent,
+        width=4,
+    ),
+    _column(
+        Facts.TIMES,
+        "stime",
+        "STIME",
+        _start_time,
+        "when it started: a time today, or a day, or a year",
+        "start_time",
+        left=False,
+        width=5,
+    ),
+    _column(Facts.TIMES, "start", "STARTED", _start, "when it started: a time, or a day", width=8),
+    _column(
+        Facts.TIMES,
+        "lstart",
+        "STARTED",
+        lambda row: row.start,
+        "when it started, in full",
+        show=lambda value: "-" if value is None else f"{value:%a %b %e %H:%M:%S %Y}",
+        width=24,
+    ),
+    _column(
+        Facts.TIMES,
+        "etime",
+        "ELAPSED",
+        lambda row: _seconds(row.elapsed_ns),
+        "how long ago it started",
+        show=lambda value: _clock(value, hours=False),
+        width=11,
+    ),
+    _column(
+        Facts.TIMES,
+        "etimes",
+        "ELAPSED",
+        lambda row: _seconds(row.elapsed_ns),
+        "how long ago it started, in seconds",
+        show=lambda value: "-" if value is None else str(int(value)),
+        width=7,
+    ),
+    # What it takes
+    _column(
+        Facts.MEMORY,
+        "vsz",
+        "VSZ",
+        lambda row: row.vsz,
+        "virtual memory (shown in KiB)",
+        "vsize",
+        show=_kib,
+        width=6,
+    ),
+    _column(
+        Facts.MEMORY,
+        "rss",
+        "RSS",
+        lambda row: row.rss,
+        "resident memory (shown in KiB)",
+        "rssize",
+        "rsz",
+        show=_kib,
+        width=5,
+    ),
+    _column(
+        Facts.MEMORY,
+        "sz",
+        "SZ",
+        lambda row: None if row.vsz is None else row.vsz // 4096,
+        "virtual memory in pages",
+        show=_gone,
+        width=5,
+    ),
+    _column(
+        Facts.MEMORY,
+        "pmem",
+        "%MEM",
+        lambda row: row.memory_percent,
+        "resident memory in percent of the guest's",
+        "%mem",
+        show=_percent,
+        width=4,
+    ),
+    _column(_NONE, "addr", "ADDR", lambda _row: None, "nothing, as in ps: kept for its place in -l"),
+    # Where it is
+    _column(Facts.CGROUPS, "cgroup", "CGROUP", _cgroup, "its control groups", left=True, width=27),
+    _column(Facts.PATHS, "exe", "EXE", lambda row: row.exe, "the program's path", left=True, width=27),
+    _column(Facts.PATHS, "cwd", "CWD", lambda row: row.cwd, "the working directory", left=True, width=27),
+    _column(Facts.PATHS, "root", "ROOT", lambda row: row.root, "the root directory", left=True),
+    *(
+        _column(
+            Facts.NAMESPACES,
+            f"{kind}ns",
+            f"{kind.upper()}NS",
+            _namespace(kind),
+            f"the {kind} namespace's inode number",
+            width=10,
+        )
+        for kind in ("cgroup", "ipc", "mnt", "net", "pid", "time", "user", "uts")
+    ),
+    # What it is called
+    _column(_NONE, "comm", "COMMAND", _tree(_name), "the name", "ucomm", show=str, left=True, width=15),
+    _column(_NONE, "ucmd", "CMD", _tree(_name), "the name", show=str, left=True, width=15),
+    _column(
+        Facts.ARGUMENTS,
+        "args",
+        "COMMAND",
+        _tree(command_line),
+        "the command line",
+        "command",
+        show=str,
+        left=True,
+        width=27,
+    ),
+    _column(
+        Facts.ARGUMENTS, "cmd", "CMD", _tree(command_line), "the command line", show=str, left=True, width=27
+    ),
+)
+
+COLUMNS: tuple[Column, ...] = tuple(column for _facts, column in _TABLE)
+
+FACTS: dict[str, Facts] = {column.name: facts for facts, column in _TABLE}
+"""What must be read of a process for each column."""
