@@ -30,14 +30,14 @@ demo: $(VENV)/installed
 
 test: $(VENV)/installed lint
 	@setup/debian-packages test
-	$(PYTEST) -n 2 -m 'not matrix and not slow' tests
+	$(PYTEST) -n 2 --dist loadgroup -m 'not matrix and not slow' tests
 
 test-unit: $(VENV)/installed
 	$(PYTEST) -q tests/unit
 
 test-kernels: $(VENV)/installed
 	@setup/debian-packages test
-	$(PYTEST) -n 2 -m matrix tests
+	$(PYTEST) -n 2 --dist loadgroup -m matrix tests
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .
