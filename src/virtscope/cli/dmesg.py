@@ -206,7 +206,7 @@ COMMAND = Command(
     name="virt-dmesg",
     summary="print the kernel log of a running guest, from outside",
     description="""Prints the messages in the kernel's ring buffer, as dmesg(1) does inside the guest, read
-from outside from the guest's live memory: also of a guest that is stuck or has panicked, whose last words nobody
+from outside, from its live memory: also of a guest that is stuck or has panicked, whose last words nobody
 else can read.
 
 Times are seconds since boot by the guest's own clock. What a guest writes cannot harm the terminal: control

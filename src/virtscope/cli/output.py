@@ -158,7 +158,7 @@ def write_table(
     color: bool,
     gap: int = 2,
 ) -> None:
-    """Aligned columns, `gap` spaces apart, the last one not padded; without a heading line if all are empty."""
+    """Aligned columns, `gap` spaces apart, the last one not padded; no heading line if all are empty."""
     headings = headings and any(column.heading for column in columns)
     with_guest = bool(rows) and rows[0][0] is not None
     head = (["GUEST"] if with_guest else []) + [column.heading for column in columns]

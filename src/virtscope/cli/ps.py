@@ -282,8 +282,8 @@ def _branched(row: Process, branch: str) -> Process:
 COMMAND = Command(
     name="virt-ps",
     summary="list the processes of a running guest, from outside",
-    description="""Lists the processes of a running virtual machine as ps(1) does inside it, read from outside,
-from its live memory: without an agent, without the guest's help, and also when the guest is stuck.
+    description="""Lists the processes of a running virtual machine as ps(1) does inside it, read from
+outside, from its live memory: without an agent, without the guest's help, and also when the guest is stuck.
 
 The options and columns are those of ps. Without any, all processes are shown, as ps -e does. Times are UTC,
 by the guest's own clock.""",
@@ -305,8 +305,8 @@ by the guest's own clock.""",
     notes=(
         (
             "What is shown",
-            """Command lines are read from the processes' own memory. A name in brackets is a kernel thread, or
-a process without arguments, as in ps. A name in parentheses is a process whose arguments are not in the
+            """Command lines are read from the processes' own memory. A name in brackets is a kernel thread,
+or a process without arguments, as in ps. A name in parentheses is a process whose arguments are not in the
 guest's memory, because they were swapped out.
 
 With -j, a * behind a process group's or session's id says that the process of that id has ended.

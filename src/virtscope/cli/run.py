@@ -214,7 +214,7 @@ def _known(command: Command, name: str) -> Column:
 
 
 def _chosen_columns(command: Command, args: argparse.Namespace) -> list[Column] | None:
-    """The columns of `-o`, `pid=ID` with a heading of its own; None when the command's own choice is wanted."""
+    """The columns of `-o`, `pid=ID` with another heading; None when the command's own choice is wanted."""
     chosen: list[Column] = []
     for name in _names(getattr(args, "columns", None)):
         name, renamed, heading = name.partition("=")
