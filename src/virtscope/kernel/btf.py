@@ -332,7 +332,7 @@ class Btf:
         """The members of a struct or union by name, those of anonymous structs and unions in it too."""
         found = self._fields.get(number)
         if found is None:
-            found = self._fields[number] = {}
+            found = {}
             pending = [(number, 0, 0)]
             budget = 1 << 16
             while pending:
@@ -347,6 +347,7 @@ class Btf:
                     kind = self.strip(field.type)
                     if kind and self.type(kind).kind in (STRUCT, UNION):
                         pending.append((kind, base + field.bit_offset, depth + 1))
+            self._fields[number] = found
         return found
 
     def _size(self, number: int, depth: int) -> int:

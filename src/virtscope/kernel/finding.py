@@ -13,10 +13,17 @@ import re
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from virtscope.errors import FormatError, GuestMemoryError, KernelNotFound, NotMapped, UnknownLayout
+from virtscope.errors import (
+    FormatError,
+    GuestMemoryError,
+    KernelError,
+    KernelNotFound,
+    NotMapped,
+    UnknownLayout,
+)
 from virtscope.kernel.cache import KernelCache, Learned, guest_file
 from virtscope.kernel.kernel import Kernel
-from virtscope.kernel.locate import Image, images
+from virtscope.kernel.locate import MAX_IMAGE, Image, images
 from virtscope.kernel.paging import FRAME_MASK, LARGE, PRESENT, AddressSpace, entries
 
 if TYPE_CHECKING:
@@ -27,6 +34,7 @@ if TYPE_CHECKING:
 _BANNER = re.compile(rb"Linux version [0-9][!-~]* [ -~]{10,600}\n\0")
 _MAX_BANNER = 1024
 _MAX_CANDIDATES = 16
+_MAX_BTF = 64 << 20
 
 
 class Found:
@@ -172,7 +180,10 @@ def find_kernel(memory: PhysicalMemory, *, cache: KernelCache | None = None) -> 
         if len(tried) >= _MAX_CANDIDATES:
             break
         tried.add((image.start, image.physical))
-        found = _known(image, cache) or _unknown(image, cache)
+        try:
+            found = _known(image, cache) or _unknown(image, cache)
+        except (KernelError, GuestMemoryError, FormatError):
+            continue  # what looked like an image is damaged, or none
         if found is not None:
             _remember(found)
             return Kernel(found)
@@ -201,6 +212,7 @@ def _remembered(memory: PhysicalMemory, cache: KernelCache) -> Found | None:
         if (
             found.file != hint["kernel"]
             or levels not in (4, 5)
+            or not rodata <= size <= MAX_IMAGE
             or not _has_banner(found)
             or space.translate(start) != physical
             or (found.direct_map and space.translate(found.direct_map + physical) != physical)
@@ -256,15 +268,17 @@ def _take(found: Found, content: dict[str, Any]) -> None:
     Raises:
         ValueError, TypeError, LookupError: the file is not what this program writes.
     """
-    from virtscope.kernel.kallsyms import Places
+    from virtscope.kernel.kallsyms import checked_places
 
     found.banner = _string(content["banner"])
     found.banner_offset = _number(content["banner_offset"])
     if not _BANNER.fullmatch(found.banner.encode() + b"\n\0"):
         raise ValueError("banner")
-    found.kallsyms = Places({_string(key): _number(value) for key, value in content["kallsyms"].items()})
+    found.kallsyms = checked_places(content["kallsyms"])
     offset, size = content["btf"]
     found.btf = _number(offset), _number(size)
+    if found.btf[1] > _MAX_BTF:
+        raise ValueError("btf")
     found.types_hash, found.symbols_hash = _string(content["types_hash"]), _string(content["symbols_hash"])
     found.learned = Learned.from_json(content["learned"])
 
@@ -337,7 +351,6 @@ def _find_btf(found: Found) -> tuple[int, int] | None:
 
 def _further_facts(found: Found) -> list[str]:
     """Facts for a kernel without a symbol table: its VMCOREINFO, its idle task."""
-    from virtscope.errors import KernelError
     from virtscope.kernel.structural import find_by_content
 
     kernel = Kernel(found)

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from virtscope.kernel.locate import Image
 
 _DIGITS = b"0\x001\x002\x003\x004\x005\x006\x007\x008\x009\x00"
+_PLACES = {"names", "markers", "width", "tokens", "index", "offsets", "form", "num_syms", "start", "end"}
 _MAX_SYMBOLS = 1 << 21
 _MAX_NAMES = 64 << 20
 _MAX_TOKEN_TABLE = 1 << 14
@@ -42,7 +43,7 @@ class Kallsyms:
     Args:
         data: the bytes of all tables, from the first to the end of the last.
         places: offsets into `data` of "names", "markers", "tokens", "index", "offsets", and "seqs" if it is
-            there; "num_syms"; "form": how offsets become addresses (see `_address_forms`).
+            there; "num_syms"; "width": bytes of a marker; "form": how offsets become addresses.
         base: `relative_base`, or for place-relative offsets the virtual address of the offsets table.
 
     Raises:
@@ -52,15 +53,20 @@ class Kallsyms:
     def __init__(self, data: bytes, places: dict[str, int], base: int) -> None:
         self._data = data
         self._count = count = places["num_syms"]
-        self._names = names = places["names"]
-        self._markers = memoryview(data)[places["markers"] :][: (count + 255) // 256 * 4].cast("I")
+        self._names, self._names_end = places["names"], places["markers"]
+        width, marked = places["width"], (count + 255) // 256
+        if not 0 < count <= _MAX_SYMBOLS or not 0 <= self._names <= self._names_end:
+            raise FormatError("kallsyms", f"{count} symbols cannot be", field="num_syms")
+        sizes = {"markers": marked * width, "index": 512, "offsets": 4 * count, "seqs": 3 * count}
+        for name, size in sizes.items():
+            if not 0 <= places.get(name, 0) <= len(data) - size:
+                raise FormatError("kallsyms", "the table is cut short", field=name, offset=places.get(name))
+        marks = memoryview(data)[places["markers"] :][: marked * width]
+        self._markers = marks.cast("Q" if width == 8 else "I")
         self._tokens = _read_tokens(data, places["tokens"], places["index"])
         self._address = _address_form(data, places["offsets"], count, places["form"], base)
         self._seqs = places.get("seqs")
-        self._names_end = places["markers"]
         self._text: bytes | None = None
-        if not 0 < count <= _MAX_SYMBOLS or not 0 <= names <= self._names_end <= len(data):
-            raise FormatError("kallsyms", f"{count} symbols cannot be", field="num_syms")
 
     def __len__(self) -> int:
         return self._count
@@ -203,8 +209,6 @@ _ABSOLUTE_AND_RELATIVE, _UNSIGNED, _PLACE_RELATIVE = range(3)
 def _address_form(data: bytes, offsets: int, count: int, form: int, base: int) -> Callable[[int], int]:
     """How symbol numbers become addresses."""
     table = memoryview(data)[offsets : offsets + 4 * count]
-    if len(table) != 4 * count:
-        raise FormatError("kallsyms", "the table is cut short", field="offsets", offset=offsets)
     if form == _ABSOLUTE_AND_RELATIVE:
         signed = table.cast("i")
 
@@ -228,6 +232,21 @@ def find_kallsyms(image: Image) -> Places | None:
             if places is not None:
                 return places
     return None
+
+
+def checked_places(data: object) -> Places:
+    """`Places` that were kept as plain data, their types and names checked.
+
+    Raises:
+        ValueError: they are none.
+    """
+    if type(data) is not dict or not _PLACES <= set(data) <= _PLACES | {"base", "seqs"}:
+        raise ValueError("kallsyms")
+    if not all(type(value) is int and 0 <= value < 1 << 32 for value in data.values()):
+        raise ValueError("kallsyms")
+    if data["width"] not in (4, 8) or data["form"] not in range(3) or ("base" in data) != (data["form"] != 2):
+        raise ValueError("kallsyms")
+    return Places(data)
 
 
 def read_kallsyms(image: Image, places: Places) -> tuple[Kallsyms, bytes]:
@@ -306,7 +325,9 @@ def _places(image: Image, found: tuple[int, int]) -> Places | None:
         names, num_syms_at, num_syms = _names_before(image, markers, count, width)
         if names < 0:
             continue
-        places = Places(tokens=tokens, index=index, markers=markers, names=names, num_syms=num_syms)
+        places = Places(
+            tokens=tokens, index=index, markers=markers, width=width, names=names, num_syms=num_syms
+        )
         if _addresses(image, places, num_syms_at, markers + count * width):
             return places
     return None
@@ -317,7 +338,7 @@ def _marker_tables(image: Image, tokens: int) -> Iterator[tuple[int, int, int]]:
     low = max(0, tokens - 3 * _MAX_SYMBOLS - (1 << 16))
     low -= low % 8
     data = image.read(low, tokens - low)
-    words = memoryview(data)[: len(data) & ~7].cast("I")
+    words = memoryview(data)[: len(data) & ~3].cast("I")
     zero = b"\0\0\0\0"
     at = len(data)
     for _ in range(1 << 16):
@@ -333,7 +354,7 @@ def _marker_tables(image: Image, tokens: int) -> Iterator[tuple[int, int, int]]:
             if width == 8 and (word % 2 or words[word + 1]):
                 continue
             last, count, position = 0, 1, word + stride
-            while position < len(words):
+            while position + stride <= len(words):
                 value = words[position]
                 if not last + 512 <= value <= last + 256 * 1024 or (stride == 2 and words[position + 1]):
                     break
@@ -394,7 +415,8 @@ def _addresses(image: Image, places: Places, num_syms_at: int, markers_end: int)
                 _add_seqs(image, places, seqs)
                 return True
     base = num_syms_at - 8
-    for offsets in (base - 4 * count - pad for pad in (0, 4)):
+    end = base - 4 * count
+    for offsets in (end & ~7, end):
         for form in (_ABSOLUTE_AND_RELATIVE, _UNSIGNED):
             if _accept(image, places, offsets, base, form, offsets):
                 _add_seqs(image, places, markers_end)

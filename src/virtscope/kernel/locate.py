@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 _HUGE = 2 << 20
 _KERNEL_MAP = 0xFFFF_FFFF_8000_0000
 _CHUNK = 4 << 20
-_MAX_IMAGE = 512 << 20
+MAX_IMAGE = 512 << 20
+"""No kernel image is mapped larger: KERNEL_IMAGE_SIZE of x86 less what is left to modules."""
 _ZEROS = bytes(510 * 8)
 _TABLE_FLAGS = re.compile(rb"[\x23\x27\x63\x67]")
 _PROC_BANNER = b"%s version %s ("
@@ -198,7 +199,7 @@ def _image_from_level2(memory: PhysicalMemory, level2: int) -> Image | None:
             rodata = index
         last = index
     size = (last - first + 1) * _HUGE
-    if first < 0 or not 4 * _HUGE <= size <= _MAX_IMAGE or physical % _HUGE:
+    if first < 0 or not 4 * _HUGE <= size <= MAX_IMAGE or physical % _HUGE:
         return None
     start = _KERNEL_MAP + first * _HUGE
     return Image(memory, start, physical, size, max(rodata - first, 0) * _HUGE, 0, 0)
