@@ -34,7 +34,7 @@ class Guest:
         open_memory: opens its memory; None when it has none to look at.
 
     Attributes:
-        name: as given.
+        name: as given; for a QEMU process, the guest's own name as soon as it is known.
     """
 
     def __init__(self, name: str, *, open_memory: Callable[[], PhysicalMemory] | None = None) -> None:
@@ -180,9 +180,12 @@ def _of_qemu(which: str) -> Guest:
     def open_memory() -> PhysicalMemory:
         from virtscope.host.guests import guest_of_qemu
 
-        return guest_of_qemu(which).open_memory(verify=_holds_kernel)
+        found = guest_of_qemu(which)
+        guest.name = found.name
+        return found.open_memory(verify=_holds_kernel)
 
-    return Guest(which, open_memory=open_memory)
+    guest = Guest(which, open_memory=open_memory)
+    return guest
 
 
 def _of_memory_file(path: str) -> Guest:
