@@ -495,7 +495,9 @@ class _Builder:
         kind = node[0]
         if kind == "n":
             return ("k", bool(node[1]))
-        if kind in ("s", "f"):
+        if kind == "s":  # stands for a constant nobody defined
+            return ("x", "", [])
+        if kind == "f":
             return ("k", True)
         if kind == "b" and node[1] in _COMPARISONS:
             operator, left, right = node[1:]
@@ -511,9 +513,9 @@ class _Builder:
             operand = self._operand(node, [])
             if operand[:1] == "#":
                 return ("k", operand != "#0")
-            if operand[:1] in ("&", '"', "@"):
+            if operand[:1] in ("&", "@"):
                 return ("k", True)
-            if operand[:1] != "?":
+            if operand[:1] not in ("?", '"'):
                 return ("v", operand)
             return ("x", "", [])
         if _has_effects(node):

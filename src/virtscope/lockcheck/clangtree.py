@@ -49,7 +49,7 @@ UNEXPOSED, PAREN, UNARY, SUBSCRIPT, BINARY, COMPOUND_ASSIGN, CONDITIONAL, CAST =
 INIT_LIST, STRING, STMT_EXPR, GENERIC, SIZEOF = 119, 109, 121, 122, 136
 LABEL, COMPOUND, CASE, DEFAULT, IF, SWITCH, WHILE, DO, FOR, GOTO, INDIRECT = (*range(201, 212),)
 CONTINUE, BREAK, RETURN, ASM, NULL_STMT, DECL_STMT = 212, 213, 214, 215, 230, 231
-POINTER, FUNCTION_PROTO, FUNCTION_NOPROTO = 101, 111, 110
+POINTER, DEPENDENT = 101, 26
 ARRAYS = (112, 114, 115, 116)
 
 OPERATORS = {
@@ -175,8 +175,9 @@ class Tree:
         source: the main file's bytes, to tell which parts of a ``for`` header are missing.
     """
 
-    def __init__(self, clang: Clang, presumed: bool, source: bytes) -> None:
+    def __init__(self, clang: Clang, presumed: bool, source: bytes, broken: bool = False) -> None:
         self.clang = clang
+        self._broken = broken
         self._children = clang.children
         self.where = Places(clang, presumed)
         self.types = Types(clang)
@@ -224,6 +225,8 @@ class Tree:
             inner = self._children(cursor)
             if not inner:
                 return ("o", [])
+            if kind == UNEXPOSED and self._broken and self.clang.getCursorType(cursor).kind == DEPENDENT:
+                return ("o", [self.expression(x) for x in inner if x.kind >= 100])
             if kind != CAST and len(inner) != 1:
                 return ("o", [self.expression(x) for x in inner if x.kind >= 100])
             cursor = inner[-1]

@@ -24,7 +24,7 @@ from .ir import Function
 from .paths import lock_key, rebase, root, shape, under, variables, weak
 from .prepare import Call, Prepared, Set, bare, prepare
 from .rules import ANY, NEGATIVE, POSITIVE, ZERO, Effect, RuleSet
-from .summaries import Summary, inward, outward
+from .summaries import Conditions, Outcome, Summary, inward, outward, seen_value, simplify
 
 STATES = 40
 """How many states a block may have before they are joined by union."""
@@ -65,13 +65,20 @@ class Edge:
 
 @dataclass(slots=True)
 class Result:
-    """What the analysis of one function found."""
+    """What the analysis of one function found.
+
+    Attributes:
+        edges: locks taken while others are held.
+        evidence: ``("holds" or "releases", callee, lock)``: that a caller does its part.
+        passed: ``(lock, callee, its name there)``: a lock the caller must hold because a called function wants it.
+    """
 
     summary: Summary = field(default_factory=Summary)
     findings: list[Finding] = field(default_factory=list)
     candidates: list[Candidate] = field(default_factory=list)
     edges: list[Edge] = field(default_factory=list)
     evidence: set[tuple[str, str, str]] = field(default_factory=set)
+    passed: set[tuple[str, str, str]] = field(default_factory=set)
     problem: str = ""
 
 
@@ -123,7 +130,7 @@ class Flow:
         self.result = Result()
         self.states: list[dict[Locks, dict[str, Any]]] = [{} for _ in prepared.code]
         self.parents: dict[tuple[int, Locks], tuple[int, Locks] | None] = {}
-        self.exits: list[tuple[int, int, str, Locks]] = []
+        self.exits: list[tuple[int, int, str, Locks, Conditions]] = []
         self.classes: dict[str, str] = {}
         self.taken_at: dict[str, int] = {}
         self.found: dict[tuple[str, int, str], Finding] = {}
@@ -176,14 +183,7 @@ class Flow:
     def _union(self, number: int, locks: Locks, env: Env) -> tuple[Locks, Env]:
         """All states of a block as one."""
         states = self.states[number]
-        every = [dict(s) for s in states] + [dict(locks)]
-        keys = {k for s in every for k in s}
-        out: dict[str, str] = {}
-        for key in keys:
-            values = {s.get(key, "") for s in every}
-            out[key] = (
-                values.pop() if len(values) == 1 else "M" if any(held(v or None) for v in values) else "U"
-            )
+        out = _union([*(dict(s) for s in states), dict(locks)])
         facts = env.facts
         for other in states.values():
             facts = _join(facts, other)
@@ -198,8 +198,28 @@ class Flow:
                 for one in envs:
                     self.assign(one, ins)
             else:
-                envs = [after for one in envs for after in self.call(one, ins)]
+                envs = self.merged([after for one in envs for after in self.call(one, ins)])
         return envs
+
+    def merged(self, envs: list[Env]) -> list[Env]:
+        """States that agree on all locks as one, so that calls in a row do not multiply them."""
+        if len(envs) < 2:
+            return envs
+        by_locks: dict[Locks, Env] = {}
+        for env in envs:
+            locks = tuple(sorted(env.locks.items()))
+            known = by_locks.get(locks)
+            if known is None:
+                by_locks[locks] = env
+            else:
+                known.facts = _join(known.facts, env.facts)
+        out = list(by_locks.values())
+        if len(out) > STATES:
+            facts = out[0].facts
+            for env in out[1:]:
+                facts = _join(facts, env.facts)
+            return [Env(_union([env.locks for env in out]), facts)]
+        return out
 
     def leave(self, number: int, env: Env) -> list[tuple[int, Env]]:
         """Where a block's end leads with this state."""
@@ -492,7 +512,7 @@ class Flow:
         name = self.classes[key]
         lock = self.rules.locks.get(name)
         now = env.locks.get(key)
-        through = f" (in {bare(via.split(chr(0))[0])})" if via else ""
+        through = f" (in {bare(_origin(via)[0])})" if via else ""
         if held(now) and now is not None and now[0] != "M" and not (lock and lock.recursive):
             if not (status == "S" and now[0] == "S") and not weak(key):
                 first = self.taken_at.get(key, 0)
@@ -513,7 +533,7 @@ class Flow:
         if now is None and not self.entry:
             self.need(key, "free")
         if not trying:
-            self.edges_to(env, line, self.identity(key), via.split("\0")[0] if via else "")
+            self.edges_to(env, line, self.identity(key), _origin(via)[0])
         self.taken_at.setdefault(key, line)
         env.locks[key] = "H" if now == "R" else status + via
 
@@ -522,13 +542,13 @@ class Flow:
         name = self.classes[key]
         lock = self.rules.locks.get(name)
         now = env.locks.get(key)
-        through = f" (in {bare(via.split(chr(0))[0])})" if via else ""
+        through = f" (in {bare(_origin(via)[0])})" if via else ""
         if env.facts.get(key) == ZERO or (root(key) != key and env.facts.get(root(key)) == ZERO):
             return
         if now is not None and held(now):
             env.locks[key] = "R" if now[0] == "H" else "U"
-            if "\0" in now:
-                _, callee, theirs = now.split("\0")
+            callee, theirs = _origin(now)
+            if callee:
                 self.result.evidence.add(("releases", callee, theirs))
         elif now is not None:
             if not weak(key) and not (lock and lock.recursive):
@@ -558,10 +578,7 @@ class Flow:
         elif not local:
             self.need(key, "held")
             seen = outward(self.function, key, "")
-            origin = ("", "")
-            if via:
-                callee, theirs = via[1:].split("\0")[:2] if via[0] == "\0" else (via, "")
-                origin = (callee, theirs)
+            origin = _origin(via)
             finding = self.make("unlock-unlocked", line, finding_text, self._typed(key), ())
             self.pending.setdefault(
                 ("unlock-unlocked", key, line), Candidate("unlock-unlocked", seen, key, line, origin, finding)
@@ -600,6 +617,9 @@ class Flow:
                 elif now is not None and not weak(key):
                     what = f"{bare(ins.callee)} expects {_shown(key)} to be locked, and it was unlocked"
                     self.report("double-unlock", line, key, what, self._typed(key))
+                elif now is None and not self.entry and not self._local(key):
+                    self.need(key, "held")
+                    self.result.passed.add((outward(self.function, key, ""), ins.callee, theirs))
             elif need == "free" and held(now) and now is not None and now[0] != "M" and not weak(key):
                 lock = self.rules.locks.get(self.classes[key])
                 if not (lock and lock.recursive) and not (now[0] == "S" and theirs in _shared(summary)):
@@ -608,9 +628,11 @@ class Flow:
                     where = (Place(self.function.file, first, "first locked here"),) if first else ()
                     self.report("double-lock", line, key, what, self._typed(key), where)
         out: list[Env] = []
-        outcomes = summary.outcomes or [(ANY, ())]
-        for mask, changes in outcomes:
+        outcomes: list[Outcome] = summary.outcomes or [(ANY, (), ())]
+        for mask, changes, conditions in outcomes:
             one = env.copy()
+            if not self.allow(one, conditions, arguments):
+                continue
             if result:
                 self.forget(one, result)
                 if mask != ANY:
@@ -632,6 +654,23 @@ class Flow:
                     self.taken_at.setdefault(key, line)
             out.append(one)
         return out
+
+    def allow(self, env: Env, conditions: Conditions, arguments: list[str]) -> bool:
+        """Whether a function may end in this way, given what is known; what that tells is learned."""
+        for theirs, mask in conditions:
+            start = root(theirs)
+            if theirs == start and start[0] == "$":
+                index = int(start[1:])
+                path = arguments[index] if index < len(arguments) else ""
+            else:
+                path = inward(theirs, arguments, "")
+            if not path:
+                continue
+            known = self.value(env, path) & mask
+            if not known:
+                return False
+            self.learn(env, path, known)
+        return True
 
     def check_returned(self, env: Env, ins: Call, key: str) -> None:
         """A helper that returns a locked object fetches it."""
@@ -753,8 +792,20 @@ class Flow:
         line = end[1]
         operand = self.resolve(env, end[2]) if end[0] == "R" and end[2] else ""
         mask = self.value(env, operand) if operand else ANY
-        self.exits.append((line, mask, operand, tuple(sorted(env.locks.items()))))
+        locks = tuple(sorted(env.locks.items()))
+        if any(status[0] in "LSMR" for _, status in locks) or self.exits or env.facts:
+            self.exits.append((line, mask, operand, locks, self._conditions(env)))
         self.parents.setdefault((-line, tuple(sorted(env.locks.items()))), self.here)
+
+    def _conditions(self, env: Env) -> Conditions:
+        """What this way through the function says of values that the caller knows too."""
+        out = []
+        for path, mask in env.facts.items():
+            if path[0] not in "~?%" and not self.prepared.assigned & {path, *variables(path)}:
+                seen = seen_value(self.function, path)
+                if seen:
+                    out.append((seen, mask))
+        return tuple(sorted(out))
 
     def need(self, key: str, what: str) -> None:
         """The first thing that happens to a lock tells how callers must leave it."""
@@ -768,8 +819,8 @@ class Flow:
         """Puts the result together."""
         result = self.result
         by_line: dict[int, dict[str, str]] = {}
-        outcomes: dict[tuple[int, tuple[tuple[str, str], ...]], None] = {}
-        for line, mask, operand, locks in self.exits:
+        outcomes: list[Outcome] = []
+        for line, mask, operand, locks, conditions in self.exits:
             changes = []
             for key, status in locks:
                 seen = outward(self.function, key, operand)
@@ -785,7 +836,7 @@ class Flow:
                     by_line.setdefault(line, {})[key] = status
                 else:
                     self._leak(line, key, seen, status)
-            outcomes.setdefault((mask, tuple(sorted(changes))))
+            outcomes.append((mask, tuple(sorted(changes)), conditions))
         for line, held_here in sorted(by_line.items()):
             keys = sorted(held_here)
             names = ", ".join(_shown(k) for k in keys)
@@ -796,7 +847,7 @@ class Flow:
                 if (at := self.taken_at.get(k, 0))
             )
             self.report("exit-locked", line, "", what, self._typed(*keys), places)
-        result.summary.outcomes = _simplify(list(outcomes))
+        result.summary.outcomes = simplify(outcomes)
         result.findings = list(self.found.values())
         result.candidates = list(self.pending.values())
         result.edges = list(self.edges.values())
@@ -820,10 +871,7 @@ class Flow:
         return True
 
     def _leak(self, line: int, key: str, seen: str, status: str) -> None:
-        origin = ("", "")
-        if "\0" in status:
-            _, callee, theirs = status.split("\0")
-            origin = (callee, theirs)
+        origin = _origin(status)
         first = self.taken_at.get(key, 0)
         where = (Place(self.function.file, first, f"{_shown(key)} is locked here"),) if first else ()
         finding = self.make(
@@ -876,8 +924,24 @@ class Flow:
             self.places[(kind, line, key)] = self.here
 
 
+def _origin(status: str) -> tuple[str, str]:
+    """The called function that left a lock so, and its name for the lock; empty when none did."""
+    _, _, origin = status.partition("\0")
+    callee, _, theirs = origin.partition("\0")
+    return callee, theirs
+
+
+def _union(every: list[dict[str, str]]) -> dict[str, str]:
+    """Lock states joined by union: what is held in one and not in another is both."""
+    out: dict[str, str] = {}
+    for key in {k for locks in every for k in locks}:
+        values = {locks.get(key, "") for locks in every}
+        out[key] = values.pop() if len(values) == 1 else "M" if any(held(v or None) for v in values) else "U"
+    return out
+
+
 def _shared(summary: Summary) -> set[str]:
-    return {k for _, changes in summary.outcomes for k, s in changes if s == "S"}
+    return {k for _, changes, _ in summary.outcomes for k, s in changes if s == "S"}
 
 
 def _shown(key: str) -> str:
@@ -929,13 +993,3 @@ def _join(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
             if joined != ANY:
                 out[name] = joined
     return out
-
-
-def _simplify(
-    outcomes: list[tuple[int, tuple[tuple[str, str], ...]]],
-) -> list[tuple[int, tuple[tuple[str, str], ...]]]:
-    """Outcomes that differ only in the sign of the result, joined."""
-    by_change: dict[tuple[tuple[str, str], ...], int] = {}
-    for mask, changes in outcomes:
-        by_change[changes] = by_change.get(changes, 0) | mask
-    return [(mask, changes) for changes, mask in by_change.items()][:16]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import glob
 import os
+import re
 import sys
 from typing import Any
 
@@ -21,6 +22,15 @@ from .ir import Function, Table, Unit
 _INCOMPLETE, _KEEP_GOING = 0x02, 0x200
 _SOURCES = (".c", ".i", ".inc", ".C")
 _ERRORS = ("did not compile", "ran out of memory or crashed", "was refused", "could not be read back")
+_TOLERANT = ["-ferror-limit=0", "-w", "-fbracket-depth=4096"]
+_TOLERANT += [
+    f"-Wno-{x}"
+    for x in (
+        "implicit-function-declaration implicit-int int-conversion return-type error"
+        " incompatible-function-pointer-types incompatible-pointer-types"
+    ).split()
+]
+_ATTEMPTS = 3
 _DEPTH = 20000
 """How deeply statements may nest before a function is given up."""
 
@@ -67,43 +77,78 @@ def read(file: str, arguments: list[str], directory: str = ".") -> Unit:
     words = [f"-working-directory={os.path.abspath(directory)}", *arguments]
     if not any(w.startswith("-resource-dir") for w in arguments):
         words += [x for folder in builtin_headers() for x in ("-isystem", folder)]
-    words += ["-ferror-limit=0", "-w", "-Wno-error"]
-    array = (ctypes.c_char_p * len(words))(*[w.encode() for w in words])
-    handle = ctypes.c_void_p()
-    status = library.parseTranslationUnit2(
-        index, path.encode(), array, len(words), None, 0, _INCOMPLETE | _KEEP_GOING, ctypes.byref(handle)
-    )
-    if status != 0 or not handle.value:
-        unit.problem = f"clang gave up: it {_ERRORS[min(max(status, 1), 4) - 1]}"
-        unit.fatal = True
-        library.disposeIndex(index)
-        return unit
+    words += _TOLERANT
     limit = sys.getrecursionlimit()
+    index = library.createIndex(0, 0)
     try:
         sys.setrecursionlimit(max(limit, _DEPTH))
-        unit.problem = _diagnostics(library, handle)
-        unit.includes = _inclusions(library, handle)
-        _Reader(library, handle, unit, source).run()
+        handle, first, errors = _parse(library, index, path, words)
+        if handle is None:
+            unit.problem, unit.fatal = first, True
+            return unit
+        try:
+            unit.problem = first
+            unit.includes = _inclusions(library, handle)
+            _Reader(library, handle, unit, source, bool(errors)).run()
+        finally:
+            library.disposeTranslationUnit(handle)
     finally:
         sys.setrecursionlimit(limit)
-        library.disposeTranslationUnit(handle)
         library.disposeIndex(index)
     return unit
 
 
-def _diagnostics(library: Clang, handle: Any) -> str:
-    """The first error of severity error or worse and how many there are, in one sentence; empty when none."""
-    first, count = "", 0
+def _parse(library: Clang, index: Any, path: str, words: list[str]) -> tuple[Any, str, list[str]]:
+    """Parses; names that missing headers would have defined are given some meaning in a next try.
+
+    Without that clang drops every statement that mentions them, and a ``return`` or an unlock with it.
+
+    Returns:
+        The unit's handle (None when clang gave up), the first error and how many followed it, in one sentence,
+        and all errors of the last try.
+    """
+    first = ""
+    defined: dict[str, str] = {}
+    errors: list[str] = []
+    for attempt in range(_ATTEMPTS):
+        extra = [f"-D{name}={meaning}" for name, meaning in defined.items()]
+        array = (ctypes.c_char_p * (len(words) + len(extra)))(*[w.encode() for w in (*words, *extra)])
+        handle = ctypes.c_void_p()
+        options = _INCOMPLETE | _KEEP_GOING
+        status = library.parseTranslationUnit2(
+            index, path.encode(), array, len(array), None, 0, options, ctypes.byref(handle)
+        )
+        if status != 0 or not handle.value:
+            return None, f"clang gave up: it {_ERRORS[min(max(status, 1), 4) - 1]}", []
+        errors = _errors(library, handle)
+        if attempt == 0 and errors:
+            first = errors[0] if len(errors) == 1 else f"{errors[0]} (and {len(errors) - 1} more)"
+        unknown = {name: meaning for e in errors for name, meaning in _unknown(e) if name not in defined}
+        if not unknown or attempt == _ATTEMPTS - 1:
+            break
+        library.disposeTranslationUnit(handle)
+        defined.update(unknown)
+    return handle, first, errors
+
+
+def _unknown(error: str) -> list[tuple[str, str]]:
+    """The name an error does not know, and what it may stand for: a string for a constant, int for a type."""
+    found = re.search(r"use of undeclared identifier '([A-Z][A-Z0-9_]+)'", error)
+    if found:
+        return [(found[1], '""')]
+    found = re.search(r"unknown type name '([A-Za-z_]\w*)'", error)
+    return [(found[1], "int")] if found else []
+
+
+def _errors(library: Clang, handle: Any) -> list[str]:
+    """What clang calls errors, each with its place."""
+    out = []
     for i in range(library.getNumDiagnostics(handle)):
         diagnostic = library.getDiagnostic(handle, i)
         if library.getDiagnosticSeverity(diagnostic) >= 3:
-            count += 1
-            if count == 1:
-                first = library.text(library.formatDiagnostic(diagnostic, 1))
+            out.append(library.text(library.formatDiagnostic(diagnostic, 1)))
         library.disposeDiagnostic(diagnostic)
-    if not count:
-        return ""
-    return first if count == 1 else f"{first} (and {count - 1} more)"
+    return out
 
 
 def _inclusions(library: Clang, handle: Any) -> list[str]:
@@ -119,12 +164,12 @@ def _inclusions(library: Clang, handle: Any) -> list[str]:
 class _Reader:
     """One pass over the top level of a unit, then over the functions that matter."""
 
-    def __init__(self, library: Clang, handle: Any, unit: Unit, source: bytes) -> None:
+    def __init__(self, library: Clang, handle: Any, unit: Unit, source: bytes, broken: bool) -> None:
         self.clang = library
         self.unit = unit
         self.root = library.getTranslationUnitCursor(handle)
         self.preprocessed = unit.file.endswith(".i") or source.startswith((b"# 1 ", b"# 0 ", b"#line 1 "))
-        self.tree = Tree(library, self.preprocessed, source)
+        self.tree = Tree(library, self.preprocessed, source, broken)
         self.headers: dict[str, Cursor] = {}
         self.done: set[str] = set()
         self.wanted: list[str] = []

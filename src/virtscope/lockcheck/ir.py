@@ -1,8 +1,8 @@
 """The small intermediate form in which a C function is kept once clang has read it.
 
 Two stages share this module. The *tree* (what :mod:`.clangtree` makes of clang's cursors) is nested tuples
-and lives only while one translation unit is read. The *flow graph* (what :mod:`.cfg` makes of a tree) is what is
-analysed and cached: it holds nothing but strings, numbers and lists, so it is JSON as it stands.
+and lives only while one translation unit is read. The *flow graph* (what :mod:`.cfg` makes of a tree) is
+what is analysed and cached: it holds nothing but strings, numbers and lists, so it is JSON as it stands.
 
 An **instruction** is one of these tuples::
 

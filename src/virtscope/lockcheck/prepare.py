@@ -62,6 +62,7 @@ class Prepared:
         roles: the tracked variables of the two-level rule, each with its lock class.
         interesting: the paths whose value decides something.
         released: shapes of all locks that some instruction releases.
+        assigned: variables that get a value, or whose address is taken.
         relevant: whether anything happens to locks here.
     """
 
@@ -70,10 +71,12 @@ class Prepared:
     ends: list[Any] = field(default_factory=list)
     roles: dict[str, str] = field(default_factory=dict)
     types: dict[str, str] = field(default_factory=dict)
+    variables: dict[str, Variable] = field(default_factory=dict)
     classes: dict[str, list[str]] = field(default_factory=dict)
     interesting: set[str] = field(default_factory=set)
     released: set[str] = field(default_factory=set)
     texts: dict[str, list[str]] = field(default_factory=dict)
+    assigned: set[str] = field(default_factory=set)
     relevant: bool = False
 
 
@@ -103,6 +106,7 @@ def prepare(function: Function, rules: RuleSet, summaries: dict[str, Summary]) -
             if variable.pointer and matches(variable.names, lock.types):
                 out.roles[names.get(name, name)] = lock.name
         out.types[names.get(name, name)] = variable.type
+        out.variables[names.get(name, name)] = variable
     out.classes = {fix(path): kind for path, kind in function.classes.items()} if names else function.classes
     for block in function.blocks:
         code: list[Call | Set] = []
@@ -132,6 +136,12 @@ def prepare(function: Function, rules: RuleSet, summaries: dict[str, Summary]) -
         out.ends.append(_end(out, block.end, fix, names))
         if plain_never(code, rules):
             out.ends[-1] = ("H",)
+    for code in out.code:
+        for ins in code:
+            target = ins.result if isinstance(ins, Call) else ins.target
+            out.assigned.add(target)
+            operands = ins.arguments if isinstance(ins, Call) else [ins.operand]
+            out.assigned.update(x[1:] for x in operands if x[:1] == "&" and root(x[1:]) == x[1:])
     if out.roles:
         out.relevant = True
     if out.relevant:
@@ -166,6 +176,8 @@ def static_name(name: str, variable: Variable, function: Function) -> str:
 
 def _note(out: Prepared, call: Call, rules: RuleSet) -> None:
     """What a call means for the function as a whole."""
+    if rules.driver:
+        call.effects = [e for e in call.effects if _fits(out, call, e, rules)]
     for effect in call.effects:
         if effect.operation in ("unlock", "release"):
             at = effect.argument
@@ -183,6 +195,19 @@ def _note(out: Prepared, call: Call, rules: RuleSet) -> None:
         out.relevant = True
     if call.summary is not None and call.summary.changes:
         out.relevant = True
+
+
+def _fits(out: Prepared, call: Call, effect: Effect, rules: RuleSet) -> bool:
+    """Whether the argument's type is one of the lock's, as far as is known: names of lock functions are patterns."""
+    types = rules.locks[effect.lock].types
+    if not types or effect.operation == "fetch" or not 0 <= effect.argument < len(call.arguments):
+        return True
+    operand = call.arguments[effect.argument].removeprefix("&")
+    known = out.classes.get(operand)
+    if known is not None:
+        return known[1] in types or known[1] == "void"
+    variable = out.variables.get(operand)
+    return variable is None or matches(variable.names, types) or "void" in variable.names
 
 
 def _end(out: Prepared, end: Any, fix: Any, names: dict[str, str]) -> Any:

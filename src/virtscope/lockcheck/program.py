@@ -154,6 +154,14 @@ def _judge(program: Program, shown: set[str]) -> list[Finding]:
                 if called not in meant:
                     meant.add(called)
                     changed = True
+        for key, result in program.results.items():
+            for lock, callee, theirs in result.passed:
+                wanted = ("unlock-unlocked", callee, theirs)
+                if wanted not in meant and (
+                    ("holds", key, lock) in evidence or ("unlock-unlocked", key, lock) in meant
+                ):
+                    meant.add(wanted)
+                    changed = True
     kinds = program.rules.checks
     return [
         candidate.finding

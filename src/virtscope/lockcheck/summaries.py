@@ -12,6 +12,14 @@ from typing import Any
 
 from .ir import Function
 from .paths import rebase, root
+from .rules import ANY
+
+Changes = tuple[tuple[str, str], ...]
+"""Locks that a call changed, each with ``L`` (locked now), ``S`` (locked shared) or ``U`` (released)."""
+Conditions = tuple[tuple[str, int], ...]
+"""The signs that arguments, globals and what is behind them had when the call went this way."""
+Outcome = tuple[int, Changes, Conditions]
+"""One way a call may end: the signs of the value it returns, the changes, the conditions."""
 
 
 @dataclass(slots=True)
@@ -28,7 +36,7 @@ class Summary:
         calls: forbidden functions it reaches, likewise.
     """
 
-    outcomes: list[tuple[int, tuple[tuple[str, str], ...]]] = field(default_factory=list)
+    outcomes: list[Outcome] = field(default_factory=list)
     needs: dict[str, str] = field(default_factory=dict)
     classes: dict[str, str] = field(default_factory=dict)
     acquires: dict[str, tuple[int, str]] = field(default_factory=dict)
@@ -37,7 +45,7 @@ class Summary:
     @property
     def changes(self) -> bool:
         """Whether a caller's lock state depends on this call."""
-        return bool(self.needs) or any(changed for _, changed in self.outcomes)
+        return bool(self.needs) or any(changed for _, changed, _ in self.outcomes)
 
     def to_json(self) -> list[Any]:
         """The summary as JSON values."""
@@ -46,7 +54,10 @@ class Summary:
     @classmethod
     def from_json(cls, row: list[Any]) -> Summary:
         """The inverse of :meth:`to_json`."""
-        outcomes = [(mask, tuple((k, s) for k, s in changed)) for mask, changed in row[0]]
+        outcomes: list[Outcome] = [
+            (mask, tuple((k, s) for k, s in changed), tuple((k, m) for k, m in conditions))
+            for mask, changed, conditions in row[0]
+        ]
         pairs = [{k: (int(v[0]), str(v[1])) for k, v in part.items()} for part in row[3:5]]
         return cls(outcomes, row[1], row[2], pairs[0], pairs[1])
 
@@ -96,3 +107,48 @@ def inward(key: str, arguments: list[str], result: str) -> str:
         return ""
     path = rebase(key, start, operand)
     return path.removeprefix("&")
+
+
+def seen_value(function: Function, path: str) -> str:
+    """A value's name from a caller's point of view, or an empty string; unlike a lock it may be passed by value."""
+    if path.startswith("@"):
+        return path
+    variable = function.variables.get(root(path))
+    if variable is None or variable.kind != "param":
+        return ""
+    return rebase(path, root(path), f"${variable.index}")
+
+
+def simplify(outcomes: list[Outcome]) -> list[Outcome]:
+    """The ways a call may end, as few as say the same.
+
+    Ways that change the same locks are joined. A lock that changes on one way and not on another is left out when
+    nothing a caller knows (the returned value, arguments, globals) tells the two apart: that function is reported
+    for itself, and its callers are not confused by it.
+    """
+    while True:
+        groups: dict[Changes, tuple[int, dict[str, int]]] = {}
+        for mask, changes, conditions in outcomes:
+            if changes not in groups:
+                groups[changes] = (mask, dict(conditions))
+            else:
+                old, known = groups[changes]
+                both = {k: known[k] | m for k, m in conditions if k in known and known[k] | m != ANY}
+                groups[changes] = (old | mask, both)
+        if len(groups) == 1:
+            return [(mask, changes, ()) for changes, (mask, _) in groups.items()]
+        vague: set[str] = set()
+        ways = list(groups.items())
+        for i, (changes, (mask, known)) in enumerate(ways):
+            for others, (other_mask, other_known) in ways[i + 1 :]:
+                apart = not mask & other_mask or any(
+                    not m & other_known.get(k, ANY) for k, m in known.items()
+                )
+                if not apart:
+                    vague |= {k for k, _ in set(changes) ^ set(others)}
+        if not vague:
+            return [(mask, changes, tuple(sorted(known.items()))) for changes, (mask, known) in ways]
+        outcomes = [
+            (mask, tuple((k, s) for k, s in changes if k not in vague), conditions)
+            for mask, changes, conditions in outcomes
+        ]
