@@ -8,6 +8,7 @@
     │   ├── GuestVanished     it was there when the read began
     │   ├── AccessDenied      the host refuses; the message says what is needed
     │   ├── ReadFailed        the host's own read of a file or device failed
+    │   ├── MissingDevice     a part of a volume is on a disk that was not given
     │   ├── BackingRefused    a disk image wants a file opened that it must not choose
     │   └── MonitorError      the QEMU monitor refused, or did not answer in time
     ├── GuestMemoryError      reading a guest's physical memory
@@ -62,6 +63,10 @@ class ReadFailed(GuestError):
     """The host could not read a file or device that it had opened: an I/O error, a lost network
     filesystem.
     """
+
+
+class MissingDevice(GuestError):
+    """A part of a volume is on a disk that is not there or was not given."""
 
 
 class BackingRefused(GuestError):

@@ -1,0 +1,87 @@
+"""Whether KVM really works here, found by trying, and the host's clock rate that an emulated guest is told.
+
+A /dev/kvm that opens proves nothing: nested and paravirtual hosts have one that never runs a guest to its
+end. So the first start tries a real boot under a deadline and remembers the answer until the host is
+rebooted.
+"""
+
+from __future__ import annotations
+
+import os
+
+TRIAL_SECONDS = 4.0
+
+
+def usable() -> str:
+    """Returns "kvm" or "tcg"."""
+    if not os.access("/dev/kvm", os.R_OK | os.W_OK):
+        return "tcg"
+    from virtscope.sandbox import cache
+
+    path = cache.cache_directory() / "accelerator"
+    now = _host()
+    try:
+        known, _, answer = path.read_text().partition("\n")
+    except OSError:
+        known = answer = ""
+    if known == now and answer in ("kvm", "tcg"):
+        return answer
+    with cache.locked("accelerator"):
+        answer = "kvm" if _trial() else "tcg"
+        temporary = path.with_name(f".accelerator.{os.getpid()}")
+        temporary.write_text(f"{now}\n{answer}")
+        temporary.rename(path)
+    return answer
+
+
+def explanation(accelerator: str) -> str:
+    """One sentence for the user when this is not hardware virtualization."""
+    if accelerator == "kvm":
+        return ""
+    if not os.path.exists("/dev/kvm"):
+        why = "this host has no /dev/kvm"
+    elif not os.access("/dev/kvm", os.R_OK | os.W_OK):
+        why = "this user may not use /dev/kvm"
+    else:
+        why = "a guest did not come up with KVM on this host"
+    return f"software emulation: {why}"
+
+
+def tsc_khz() -> int:
+    """The rate of the host's time stamp counter in kHz, 0 if the host does not say."""
+    try:
+        with open("/proc/cpuinfo", encoding="ascii", errors="replace") as lines:
+            for line in lines:
+                if line.startswith("cpu MHz"):
+                    return int(float(line.split(":")[1]) * 1000)
+    except (OSError, ValueError):
+        pass
+    return 0
+
+
+def _host() -> str:
+    """What the remembered answer holds for: this boot of this host, this QEMU."""
+    from virtscope.sandbox import cache, qemu
+
+    with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as stream:
+        boot = stream.read().strip()
+    return cache.fingerprint(boot, cache.file_identity(qemu.binary()))
+
+
+def _trial() -> bool:
+    from virtscope.errors import VirtscopeError
+    from virtscope.sandbox import initramfs, kernels, qemu
+    from virtscope.sandbox.definition import Definition
+
+    definition = Definition(accelerator="kvm", snapshot=False)
+    patience, qemu.BOOT_PATIENCE = qemu.BOOT_PATIENCE, TRIAL_SECONDS
+    try:
+        kernel = kernels.choose()
+        form = qemu.shape(definition, kernel)
+        session = qemu.boot_machine(definition, form, initramfs.prepare(kernel, form.features))
+        session.abandon()
+    except VirtscopeError:
+        return False
+    finally:
+        qemu.BOOT_PATIENCE = patience
+    return True

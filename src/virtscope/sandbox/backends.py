@@ -1,0 +1,145 @@
+"""The back ends: which there are, which work on this host and why others do not, and how each is started."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from virtscope.errors import UsageError, VirtscopeError
+from virtscope.sandbox.definition import BACKENDS, Definition
+from virtscope.sandbox.plan import Base
+from virtscope.sandbox.session import Session
+
+
+@dataclass(frozen=True, slots=True)
+class Backend:
+    """A row of `--list-backends`.
+
+    Args:
+        name: what -c takes.
+        works: whether it can be used here, as far as can be said without starting it.
+        isolation: what is between the command and the host.
+        note: the accelerator, or why it does not work.
+    """
+
+    name: str
+    works: bool
+    isolation: str
+    note: str
+
+
+ISOLATION = {
+    "qemu:": "virtual machine",
+    "uml:": "kernel in user space",
+    "namespaces:": "shared kernel",
+    "lxc:///system": "shared kernel",
+    "qemu:///session": "virtual machine",
+    "qemu:///system": "virtual machine",
+}
+
+
+def available() -> Iterator[Backend]:
+    """Yields every back end with whether it works here."""
+    for name in BACKENDS:
+        try:
+            note = _examine(name)
+            yield Backend(name, True, ISOLATION[name], note)
+        except VirtscopeError as error:
+            yield Backend(name, False, ISOLATION[name], str(error))
+
+
+def _examine(name: str) -> str:
+    if name == "qemu:":
+        from virtscope.sandbox import accelerator, compiler, kernels, qemu
+
+        qemu.binary()
+        compiler.guest_init()
+        kernel = kernels.choose()
+        return f"{accelerator.explanation(accelerator.usable()) or 'KVM'}; kernel {kernel.release}"
+    if name == "uml:":
+        from virtscope.sandbox import uml
+
+        return uml.binary()
+    if name == "namespaces:":
+        from virtscope.sandbox import namespaces
+
+        return namespaces.examine()
+    from virtscope.sandbox import libvirt_backend
+
+    return libvirt_backend.examine(name)
+
+
+def start(definition: Definition) -> tuple[Session, Base]:
+    """Start the machine or container of a definition; its init waits for setup operations.
+
+    Raises:
+        UsageError: there is no such back end.
+        SandboxError: it did not start.
+    """
+    from virtscope.sandbox import runtime
+
+    name = definition.backend
+    runtime.collect_garbage()
+    if name in ("qemu:", "uml:", "namespaces:"):
+        from virtscope.sandbox import cgroups
+
+        group = cgroups.make(definition.limits, machine=name != "namespaces:")
+        try:
+            session, base = _start_ourselves(definition, group.launch_options() if group else [])
+        except BaseException:
+            if group:
+                group.remove()
+            raise
+        if group:
+            session.on_close.append(group.remove)
+        return session, base
+    if name.startswith(("qemu://", "lxc://")):
+        from virtscope.sandbox import libvirt_backend
+
+        return libvirt_backend.start(definition)
+    raise UsageError(f"{name}: no such back end; there are {', '.join(BACKENDS)}")
+
+
+def _start_ourselves(definition: Definition, launch: list[str]) -> tuple[Session, Base]:
+    if definition.backend == "qemu:":
+        from virtscope.sandbox import qemu
+
+        return qemu.start(definition, launch), qemu.base(definition)
+    if definition.backend == "uml:":
+        from virtscope.sandbox import uml
+
+        return uml.start(definition, launch)
+    from virtscope.sandbox import namespaces
+
+    return namespaces.start(definition, launch)
+
+
+def describe(definition: Definition) -> str:
+    """What `start` would start, for people to read."""
+    name = definition.backend
+    if name == "qemu:":
+        from virtscope.sandbox import initramfs, kernels, qemu
+
+        kernel = kernels.choose(definition.kernel)
+        form = qemu.shape(definition, kernel)
+        return shlex.join(qemu.command_line(definition, form, initramfs.prepare(kernel, form.features)))
+    if name == "uml:":
+        from virtscope.sandbox import uml
+
+        return shlex.join(uml.command_line(definition))
+    if name == "namespaces:":
+        from virtscope.sandbox import namespaces
+
+        return shlex.join(namespaces.command_line(definition)).replace("\0self", "virtscope-init")
+    if name.startswith(("qemu://", "lxc://")):
+        from virtscope.sandbox import libvirt_backend
+
+        return libvirt_backend.domain_xml(definition)
+    raise UsageError(f"{name}: no such back end; there are {', '.join(BACKENDS)}")
+
+
+def as_user() -> bool:
+    """Whether the caller has no special powers."""
+    return os.geteuid() != 0

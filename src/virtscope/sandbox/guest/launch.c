@@ -1,0 +1,319 @@
+/* Helpers on the host. They exist so that a child is bound to its parent's life before it runs anything. */
+#include "init.h"
+#include <fcntl.h>
+#include <grp.h>
+#include <netdb.h>
+#include <poll.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <arpa/inet.h>
+#include <netinet/in.h>
+#include <unistd.h>
+
+static int fail(const char *what)
+{
+	fprintf(stderr, "%s: %s\n", what, strerror(errno));
+	return 125;
+}
+
+static int die_with(pid_t parent)
+{
+	if (prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0))
+		return -1;
+	if (parent && getppid() != parent)
+		_exit(125);
+	return 0;
+}
+
+#ifndef SYS_open_tree
+#define SYS_open_tree 428
+#define SYS_move_mount 429
+#endif
+#ifndef SYS_mount_setattr
+#define SYS_mount_setattr 442
+#endif
+
+/* One user as himself in a user namespace of his own, so that he may unshare mounts. */
+static int private_mounts(void)
+{
+	uid_t uid = getuid();
+	gid_t gid = getgid();
+	char map[64];
+	if (unshare(CLONE_NEWNS)) {
+		if (unshare(CLONE_NEWUSER | CLONE_NEWNS))
+			return -1;
+		write_whole("/proc/self/setgroups", "deny", 4, 0, 0);
+		snprintf(map, sizeof map, "%u %u 1", (unsigned)uid, (unsigned)uid);
+		if (write_whole("/proc/self/uid_map", map, strlen(map), 0, 0))
+			return -1;
+		snprintf(map, sizeof map, "%u %u 1", (unsigned)gid, (unsigned)gid);
+		if (write_whole("/proc/self/gid_map", map, strlen(map), 0, 0))
+			return -1;
+	}
+	return mount(NULL, "/", NULL, MS_REC | MS_SLAVE, NULL);
+}
+
+/* What the child sees: everything read-only, the hidden folders empty, the shown paths back in their places. */
+static int confine(char **hide, int hidden, char **show, char *writable, int shown, const char *scratch)
+{
+	struct { uint64_t set, clear, propagation, userns; } attributes = { 1, 0, 0, 0 };
+	int trees[32];
+	struct stat kinds[32];
+	if (private_mounts())
+		return fail("mount namespace");
+	for (int i = 0; i < shown; i++) {
+		trees[i] = syscall(SYS_open_tree, AT_FDCWD, show[i], 1 | 0x8000 | O_CLOEXEC);
+		if (trees[i] < 0 || stat(show[i], &kinds[i]))
+			return fail(show[i]);
+	}
+	for (int i = 0; i < hidden; i++)
+		if (mount("none", hide[i], "tmpfs", MS_NOSUID | MS_NODEV, "mode=755,size=1m"))
+			return fail(hide[i]);
+	if (scratch && mount("scratch", scratch, "tmpfs", MS_NOSUID | MS_NODEV, "mode=1777"))
+		return fail(scratch);
+	for (int i = 0; i < shown; i++) {
+		if (S_ISDIR(kinds[i].st_mode)) {
+			make_directories(show[i], 0755, -1, -1);
+		} else {
+			char folder[4096];
+			snprintf(folder, sizeof folder, "%s", show[i]);
+			*strrchr(folder, '/') = 0;
+			make_directories(folder, 0755, -1, -1);
+			if (access(show[i], F_OK))
+				write_whole(show[i], "", 0, O_CREAT, 0644);
+		}
+	}
+	if (syscall(SYS_mount_setattr, -1, "/", 0x8000, &attributes, sizeof attributes))
+		return fail("read-only root");
+	attributes.set = 0;
+	attributes.clear = 1;
+	if (scratch && syscall(SYS_mount_setattr, -1, scratch, 0, &attributes, sizeof attributes))
+		return fail(scratch);
+	attributes.set = 1;
+	attributes.clear = 0;
+	for (int i = 0; i < shown; i++) {
+		if (!writable[i] && syscall(SYS_mount_setattr, trees[i], "", 0x8000 | 0x1000, &attributes, sizeof attributes))
+			return fail(show[i]);
+		if (syscall(SYS_move_mount, trees[i], "", AT_FDCWD, show[i], 4))
+			return fail(show[i]);
+	}
+	return 0;
+}
+
+static volatile sig_atomic_t guarded;
+
+static void end_guarded(int number)
+{
+	(void)number;
+	kill(guarded, SIGKILL);
+}
+
+/* Outside a process namespace: end its first process when asked to, and be there to reap it. Does not return. */
+static void guard(pid_t first)
+{
+	struct sigaction action = { .sa_handler = end_guarded };
+	int status = 0;
+	guarded = first;
+	sigaction(SIGTERM, &action, NULL);
+	while (waitpid(first, &status, 0) < 0 && errno == EINTR)
+		;
+	_exit(WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status));
+}
+
+/* A process namespace: when its first process dies the kernel ends all the others, whatever they are. */
+static int own_processes(pid_t parent)
+{
+	if (unshare(CLONE_NEWPID) && (unshare(CLONE_NEWUSER | CLONE_NEWPID)))
+		return -1;
+	if (die_with(parent))
+		return -1;
+	pid_t first = fork();
+	if (first > 0) {
+		for (int fd = 3; fd < 256; fd++)
+			close(fd);
+		guard(first);
+	}
+	return first;
+}
+
+/*
+ * launch [parent=PID] [cgroup=PROCS-FILE]... [user=UID:GID[:GID...]] [confine=1] [hide=DIR]... [show=PATH]...
+ * [writable=PATH]... [scratch=DIR] [processes=own] -- CMD ARG...
+ */
+int launch_main(int argc, char **argv)
+{
+	pid_t parent = 0;
+	int i, hidden = 0, shown = 0, confined = 0, own = 0;
+	char *user = NULL, *scratch = NULL, *hide[32], *show[32], writable[32] = { 0 }, self[16];
+	struct rlimit none = { 0, 0 };
+	int n = snprintf(self, sizeof self, "%d", (int)getpid());
+	for (i = 0; i < argc && strcmp(argv[i], "--"); i++) {
+		char *value = strchr(argv[i], '=');
+		if (!value || hidden == 32 || shown == 32)
+			return fprintf(stderr, "launch: %s\n", argv[i]), 125;
+		*value++ = 0;
+		if (!strcmp(argv[i], "parent")) {
+			parent = atoi(value);
+		} else if (!strcmp(argv[i], "cgroup")) {
+			if (write_whole(value, self, n, 0, 0))
+				return fail(value);
+		} else if (!strcmp(argv[i], "user")) {
+			user = value;
+		} else if (!strcmp(argv[i], "confine")) {
+			confined = 1;
+		} else if (!strcmp(argv[i], "scratch")) {
+			scratch = value;
+		} else if (!strcmp(argv[i], "processes")) {
+			own = 1;
+		} else if (!strcmp(argv[i], "hide")) {
+			hide[hidden++] = value;
+		} else if (!strcmp(argv[i], "show") || !strcmp(argv[i], "writable")) {
+			writable[shown] = *argv[i] == 'w';
+			show[shown++] = value;
+		}
+	}
+	if (i + 1 >= argc)
+		return 125;
+	setrlimit(RLIMIT_CORE, &none);
+	if (confined && confine(hide, hidden, show, writable, shown, scratch))
+		return 125;
+	if (user) {
+		gid_t groups[64];
+		int count = 0;
+		char *rest = user;
+		uid_t uid = strtoul(rest, &rest, 10);
+		gid_t gid = *rest ? strtoul(rest + 1, &rest, 10) : 0;
+		while (*rest == ':' && count < 64)
+			groups[count++] = strtoul(rest + 1, &rest, 10);
+		if (setgroups(count, groups) || setresgid(gid, gid, gid) || setresuid(uid, uid, uid))
+			return fail("changing user");
+	}
+	/* after the identity: changing it clears the death signal */
+	if (die_with(parent))
+		return fail("prctl");
+	setpgid(0, 0);
+	if (own && (own_processes(parent) || prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0)))
+		return fail("process namespace");
+	signal(SIGPIPE, SIG_DFL);
+	execvp(argv[i + 1], argv + i + 1);
+	return fail(argv[i + 1]);
+}
+
+/* The map of a new user namespace: one user as himself, or everyone as they are, which only root may give. */
+static int map_users(int everyone, uid_t uid, gid_t gid)
+{
+	char path[64], map[64];
+	pid_t target = getpid();
+	int go[2], status = 0;
+	if (pipe2(go, O_CLOEXEC))
+		return -1;
+	pid_t writer = everyone ? fork() : 0;
+	if (everyone && !writer) {
+		char byte;
+		close(go[1]);
+		if (read(go[0], &byte, 1) != 1)
+			_exit(1);
+		const char *all = "0 0 4294967295";
+		snprintf(path, sizeof path, "/proc/%d/uid_map", (int)target);
+		if (write_whole(path, all, strlen(all), 0, 0))
+			_exit(1);
+		snprintf(path, sizeof path, "/proc/%d/gid_map", (int)target);
+		_exit(write_whole(path, all, strlen(all), 0, 0) ? 1 : 0);
+	}
+	if (unshare(CLONE_NEWUSER))
+		return -1;
+	if (everyone) {
+		if (writer < 0 || write(go[1], "x", 1) != 1 || waitpid(writer, &status, 0) < 0 || status)
+			return errno = EPERM, -1;
+	} else {
+		write_whole("/proc/self/setgroups", "deny", 4, 0, 0);
+		snprintf(map, sizeof map, "%u %u 1", (unsigned)uid, (unsigned)uid);
+		if (write_whole("/proc/self/uid_map", map, strlen(map), 0, 0))
+			return -1;
+		snprintf(map, sizeof map, "%u %u 1", (unsigned)gid, (unsigned)gid);
+		if (write_whole("/proc/self/gid_map", map, strlen(map), 0, 0))
+			return -1;
+	}
+	close(go[0]);
+	close(go[1]);
+	return 0;
+}
+
+/* namespaces FD PARENT NETWORK: returns in the first process of the new namespaces; the outer one waits and dies. */
+int namespaces_enter(int argc, char **argv)
+{
+	uid_t uid = getuid();
+	gid_t gid = getgid();
+	if (argc != 2)
+		return fprintf(stderr, "namespaces: wrong arguments\n"), -1;
+	/* a change of credentials clears the death signal, so it comes second */
+	if (map_users(!geteuid(), uid, gid) || die_with(atoi(argv[0]))) {
+		fprintf(stderr, "user namespace: %s\n", strerror(errno));
+		return -1;
+	}
+	int flags = CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWIPC | CLONE_NEWUTS;
+	if (!strcmp(argv[1], "none"))
+		flags |= CLONE_NEWNET;
+	if (unshare(flags)) {
+		fprintf(stderr, "namespaces: %s\n", strerror(errno));
+		return -1;
+	}
+	unshare(CLONE_NEWCGROUP);
+	pid_t first = fork();
+	if (first < 0)
+		return -1;
+	if (first) {
+		close(channel);
+		guard(first);
+	}
+	/* The outer process's id is not known in here (getppid is 0), but its death still signals us. */
+	if (prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0))
+		return -1;
+	setsid();
+	return 0;
+}
+
+static int pump(int from, int to)
+{
+	char block[16384];
+	ssize_t n = read(from, block, sizeof block);
+	for (ssize_t done = 0; n > 0 && done < n;) {
+		ssize_t w = write(to, block + done, n - done);
+		if (w <= 0)
+			return -1;
+		done += w;
+	}
+	return n;
+}
+
+int connect_main(int argc, char **argv)
+{
+	struct sockaddr_in to = { .sin_family = AF_INET };
+	if (argc != 2 || !inet_aton(argv[0], &to.sin_addr))
+		return 2;
+	to.sin_port = htons(atoi(argv[1]));
+	int s = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	if (s < 0 || connect(s, (struct sockaddr *)&to, sizeof to))
+		return 1;
+	struct pollfd p[2] = { { 0, POLLIN, 0 }, { s, POLLIN, 0 } };
+	for (;;) {
+		if (poll(p, 2, -1) < 0)
+			return 1;
+		if (p[0].revents && pump(0, s) <= 0) {
+			shutdown(s, SHUT_WR);
+			p[0].fd = -1;
+		}
+		if (p[1].revents && pump(s, 1) <= 0)
+			return 0;
+	}
+}

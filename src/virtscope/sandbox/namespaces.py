@@ -1,0 +1,75 @@
+"""The namespaces back end: no machine at all, only a user, mount, process, IPC, host name and network
+namespace.
+
+The weakest and the fastest: the command shares the host's kernel. It has no capabilities, cannot gain any,
+and sees the host's files read-only. Entry points: `command_line`, `start`.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Sequence
+
+from virtscope.errors import SandboxError, UsageError
+from virtscope.sandbox import plan, process
+from virtscope.sandbox.definition import Definition
+from virtscope.sandbox.session import Session
+
+
+def command_line(definition: Definition, *, channel: int = 3) -> list[str]:
+    """The init's arguments."""
+    network = "host" if definition.network.kind == "host" else "none"
+    return [process.SELF, "namespaces", str(channel), str(os.getpid()), network]
+
+
+def start(definition: Definition, launch: Sequence[str] = ()) -> tuple[Session, plan.Base]:
+    """Make the namespaces and return the session of the init in them.
+
+    Raises:
+        SandboxError: the host does not let this user make them.
+        UsageError: it was asked for something that needs a machine.
+    """
+    if definition.disks or any(mount.kind == "host-image" for mount in definition.mounts):
+        raise UsageError("disks and host-image mounts need a kernel of their own: use qemu: or uml:")
+    if definition.overlay_directory:
+        raise UsageError("a kept overlay needs a machine: use qemu:")
+    if definition.network.kind not in ("none", "host"):
+        raise UsageError("the namespaces: back end has no network but --network host")
+    if definition.display is not None:
+        raise UsageError("the namespaces: back end has no display")
+    ours, theirs = socket.socketpair()
+    os.set_inheritable(theirs.fileno(), True)
+    try:
+        argv = command_line(definition, channel=theirs.fileno())
+        who = definition.who()
+        options = [*launch]
+        if os.geteuid() == 0 and who.uid != 0:
+            options = [*launch, "user=" + ":".join(str(n) for n in (who.uid, who.gid, *who.groups))]
+        machine = process.HostProcess(
+            "the namespace", argv, keep=[theirs.fileno()], launch=options, guarded=True
+        )
+    except BaseException:
+        ours.close()
+        raise
+    finally:
+        theirs.close()
+    session = Session(ours, machine)
+    try:
+        session.wait_ready(time.monotonic() + 10)
+    except SandboxError as error:
+        session.abandon()
+        raise SandboxError(f"namespaces cannot be used on this host: {error}") from None
+    return session, plan.Base(machine=False, transport="bind", user_namespace=True)
+
+
+def examine() -> str:
+    """Try it.
+
+    Raises:
+        SandboxError: it does not work, and why.
+    """
+    session, _ = start(Definition(backend="namespaces:"))
+    session.abandon()
+    return "user namespaces"

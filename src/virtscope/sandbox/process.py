@@ -1,0 +1,167 @@
+"""Host processes that belong to a sandbox: started through the guest program's `launch`, so that they are
+confined and die with us, whatever happens to us.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import time
+from collections.abc import Sequence
+
+from virtscope.errors import SandboxError
+from virtscope.sandbox import compiler
+
+SELF = "\0self"
+"""In a command line: the guest program itself."""
+
+
+class HostProcess:
+    """A child process; its complaints are kept in memory, not in a file.
+
+    Args:
+        name: what messages call it.
+        argv: the program and its arguments.
+        keep: file descriptors it inherits, under the same numbers.
+        guarded: it is the outer process of a process namespace, and reaps the inner one when it is asked to
+            end.
+        launch: options for `launch` (guest/launch.c): "user=UID:GID", "confine=1", "hide=DIR", ...
+    """
+
+    def __init__(
+        self,
+        name: str,
+        argv: Sequence[str],
+        *,
+        keep: Sequence[int] = (),
+        launch: Sequence[str] = (),
+        guarded: bool = False,
+    ) -> None:
+        self.name = name
+        self._guarded = guarded
+        self._status: int | None = None
+        self._complaints = os.memfd_create(f"{name}-stderr")
+        # By descriptor: another user may not reach our cache.
+        helper = os.open(compiler.guest_init(), os.O_RDONLY | os.O_CLOEXEC)
+        self_path = f"/proc/self/fd/{helper}"
+        null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+        for fd in (helper, *keep):
+            os.set_inheritable(fd, True)
+        try:
+            self.pid = os.posix_spawn(
+                self_path,
+                [
+                    "virtscope-init",
+                    "launch",
+                    f"parent={os.getpid()}",
+                    *launch,
+                    "--",
+                    *(self_path if word == SELF else word for word in argv),
+                ],
+                os.environ,
+                file_actions=[
+                    (os.POSIX_SPAWN_DUP2, null, 0),
+                    (os.POSIX_SPAWN_DUP2, null, 1),
+                    (os.POSIX_SPAWN_DUP2, self._complaints, 2),
+                ],
+                setsigdef=[signal.SIGPIPE, signal.SIGINT, signal.SIGTERM],
+                setsigmask=[],
+            )
+        finally:
+            os.close(null)
+            os.close(helper)
+            for fd in keep:
+                os.set_inheritable(fd, False)
+
+    def complaints(self) -> str:
+        """What it wrote to its standard error, the last lines."""
+        size = os.fstat(self._complaints).st_size
+        data = os.pread(self._complaints, 4096, max(0, size - 4096))
+        from virtscope.sandbox.session import printable
+
+        lines = [printable(line) for line in data.splitlines() if line.strip()]
+        return "; ".join(lines[-3:])
+
+    def poll(self) -> str | None:
+        """None while it runs, else one sentence about its end."""
+        if self._status is None:
+            try:
+                pid, status = os.waitpid(self.pid, os.WNOHANG)
+            except ChildProcessError:
+                pid, status = self.pid, 0
+            if not pid:
+                return None
+            self._status = os.waitstatus_to_exitcode(status)
+        code = self._status
+        how = f"was killed by signal {-code}" if code < 0 else f"ended with status {code}"
+        said = self.complaints()
+        return f"{self.name} {how}: {said}" if said else f"{self.name} {how}"
+
+    def wait(self, seconds: float) -> bool:
+        """Wait until it has ended; whether it has."""
+        deadline = time.monotonic() + seconds
+        while self.poll() is None:
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.002)
+        return True
+
+    def kill(self) -> None:
+        """End it and reap it."""
+        if self._status is None:
+            with contextlib.suppress(ProcessLookupError):
+                if self._guarded:
+                    os.kill(self.pid, signal.SIGTERM)
+                if not self._guarded or not self.wait(1.0):
+                    os.kill(self.pid, signal.SIGKILL)
+            while self._status is None:
+                try:
+                    _, status = os.waitpid(self.pid, 0)
+                    self._status = os.waitstatus_to_exitcode(status)
+                except ChildProcessError:
+                    self._status = 0
+        if self._complaints >= 0:
+            os.close(self._complaints)
+            self._complaints = os.memfd_create("none")
+
+    def __del__(self) -> None:
+        with contextlib.suppress(OSError, AttributeError):
+            os.close(self._complaints)
+
+
+class Group:
+    """Several processes that make up one machine; the first is the one whose end is the machine's."""
+
+    def __init__(self, *processes: HostProcess) -> None:
+        self.processes = processes
+
+    def poll(self) -> str | None:
+        """As the first process says; but a helper that died early explains it better."""
+        for helper in self.processes[1:]:
+            if (
+                (end := helper.poll()) is not None
+                and self.processes[0].poll() is not None
+                and helper.complaints()
+            ):
+                return end
+        return self.processes[0].poll()
+
+    def kill(self) -> None:
+        """End all of them."""
+        for process in self.processes:
+            process.kill()
+
+
+def program(name: str, *places: str) -> str:
+    """The path of a host program.
+
+    Raises:
+        SandboxError: it is not installed.
+    """
+    import shutil
+
+    found = shutil.which(name) or next((place for place in places if os.access(place, os.X_OK)), None)
+    if found is None:
+        raise SandboxError(f"{name} is not installed on this host")
+    return found

@@ -1,0 +1,134 @@
+"""The User Mode Linux back end: a Linux kernel that is a program, its root the host's through hostfs. No
+privilege.
+
+The kernel's process is confined as QEMU is: it sees the host read-only, its scratch files are in a filesystem
+of its own, and its helper processes live in a process namespace that ends with it. Entry points:
+`command_line`, `start`.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from virtscope.errors import MissingDependency, SandboxError, UsageError
+from virtscope.sandbox import compiler, kernels, plan, process, qemu
+from virtscope.sandbox.definition import Definition
+from virtscope.sandbox.session import Session
+
+# Below this, statuses came back wrong or the kernel aborted.
+SMALLEST_MEMORY = 96 << 20
+DEFAULT_MEMORY = 128 << 20
+BOOT_PATIENCE = 30.0
+# Its terminal lines hold 4095 bytes of input and lose the rest.
+LINE_WINDOW = 3584
+
+
+def binary() -> str:
+    """The User Mode Linux kernel of this host.
+
+    Raises:
+        MissingDependency: it is not installed.
+    """
+    found = shutil.which("linux.uml") or shutil.which("linux")
+    if found is None:
+        raise MissingDependency("User Mode Linux is not installed (Debian's package is user-mode-linux)")
+    return found
+
+
+def wide_registers() -> bool:
+    """Whether this host's processor has more register state than User Mode Linux has room for."""
+    with open("/proc/cpuinfo", encoding="ascii", errors="replace") as stream:
+        flags = next((line for line in stream if line.startswith("flags")), "")
+    return "amx_tile" in flags.split()
+
+
+def command_line(definition: Definition, *, channel: int = 3, init: str | None = None) -> list[str]:
+    """The kernel's command line; it is a host program, so these are its arguments."""
+    memory = definition.limits.memory or DEFAULT_MEMORY
+    if memory < SMALLEST_MEMORY:
+        raise UsageError(f"User Mode Linux needs at least {SMALLEST_MEMORY >> 20}M of memory")
+    from virtscope.sandbox import accelerator
+
+    khz = accelerator.tsc_khz()
+    args = [binary(), f"mem={memory >> 10}K", "rootfstype=hostfs", "rootflags=/", "ro"]
+    args += [
+        "con=null",
+        "ssl=null",
+        f"con1=fd:{channel},fd:{channel}",
+        "quiet",
+        "panic=-1",
+        "cryptomgr.notests",
+    ]
+    # They measure the speed of code that nobody here runs, for most of a second.
+    args += ["initcall_blacklist=raid6_select_algo,calibrate_xor_blocks", "uml_dir=/tmp/uml", "umid=sandbox"]
+    if khz:
+        args.append(f"lpj={khz * 4}")
+    for number, disk in enumerate(qemu.disks(definition)):
+        if disk.format != "raw":
+            raise UsageError(f"{disk.path}: User Mode Linux reads raw images only, not {disk.format}")
+        flags = "r" if disk.read_only else ""
+        args.append(f"ubd{number}{flags}={os.path.realpath(disk.path)}")
+    if definition.append:
+        args += definition.append.split()
+    return [*args, f"init={init or compiler.guest_init()}", "--", "uml", "/dev/tty1"]
+
+
+def start(definition: Definition, launch: Sequence[str] = ()) -> tuple[Session, plan.Base]:
+    """Boot the kernel and return its session, init waiting to be told what to set up.
+
+    Raises:
+        SandboxError: it did not start.
+        UsageError: it was asked for something this back end does not do.
+    """
+    if definition.network.kind not in ("none",):
+        raise UsageError("the uml: back end has no network; use qemu: or namespaces:")
+    if definition.limits.cpus != 1:
+        raise UsageError("the uml: back end has one processor")
+    if definition.display is not None:
+        raise UsageError("the uml: back end has no display")
+    qemu.prepare_overlay(definition)
+    init = str(compiler.guest_init())
+    ours, theirs = socket.socketpair()
+    options = [*launch]
+    options += [option for option in qemu.confinement(definition) if option != "confine=1"]
+    # Its scratch place is /tmp; the guest's own /tmp is inside the guest.
+    options += ["confine=1", "scratch=/tmp", "processes=own", f"show={init}"]
+    preload = []
+    if wide_registers():
+        library = compiler.shared_library(Path(__file__).with_name("uml_registers.c"))
+        preload = [f"LD_PRELOAD={library}"]
+        options.append(f"show={library}")
+    try:
+        argv = command_line(definition, channel=theirs.fileno(), init=init)
+        environment = ["env", "-i", "TMPDIR=/tmp", "HOME=/tmp", "PATH=/usr/bin:/bin", *preload]
+        machine = process.HostProcess(
+            "User Mode Linux", [*environment, *argv], keep=[theirs.fileno()], launch=options, guarded=True
+        )
+    except BaseException:
+        ours.close()
+        raise
+    finally:
+        theirs.close()
+    session = Session(ours, machine, line_window=LINE_WINDOW)
+    try:
+        session.wait_ready(time.monotonic() + BOOT_PATIENCE)
+    except SandboxError:
+        session.abandon()
+        raise
+    return session, base(definition)
+
+
+def base(definition: Definition) -> plan.Base:
+    """How its guest finds the host's root, its modules and its disks."""
+    modules: tuple[str, ...] = ()
+    if plan.needs_overlay(definition):
+        for folder in sorted(Path("/usr/lib/uml/modules").glob("*/modules.dep")):
+            kernel = kernels.Kernel(folder.parent.name, Path(binary()), folder.parent)
+            modules += tuple(str(file) for file in kernels.module_files(kernel, ["overlay"]))
+    serials = tuple(disk.serial for disk in qemu.disks(definition))
+    return plan.Base(machine=True, transport="bind", modules=modules, disks=serials)

@@ -1,0 +1,377 @@
+"""The same behaviour from every back end that this host can run."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from virtscope.errors import SandboxError, SandboxTimeout, UsageError
+from virtscope.sandbox import Sandbox, backends
+from virtscope.sandbox.session import Session
+
+WORKING = {backend.name: backend for backend in backends.available()}
+MACHINES = ("qemu:", "uml:")
+
+
+def usable(name: str) -> Sandbox:
+    backend = WORKING[name]
+    if not backend.works:
+        pytest.skip(f"{name} cannot run here: {backend.note}")
+    return Sandbox().on(name)
+
+
+@pytest.fixture(params=list(WORKING))
+def sandbox(request: pytest.FixtureRequest) -> Sandbox:
+    return usable(request.param)
+
+
+@pytest.fixture(scope="module", params=list(WORKING))
+def shared(request: pytest.FixtureRequest) -> Iterator[Session]:
+    """One sandbox that many commands share."""
+    with usable(request.param) as session:
+        yield session
+
+
+def test_status_and_streams_apart(shared: Session) -> None:
+    result = shared.run(["sh", "-c", "echo out; echo err >&2; exit 42"], timeout=30)
+    assert (result.status, result.stdout, result.stderr) == (42, b"out\n", b"err\n")
+
+
+def test_signal_is_128_plus_n(shared: Session) -> None:
+    result = shared.run(["sh", "-c", "kill -TERM $$"], timeout=30)
+    assert (result.status, result.signal) == (143, 15)
+
+
+def test_command_that_cannot_start(shared: Session) -> None:
+    assert shared.run(["/no/such/program"], timeout=30).status == 127
+    assert shared.run(["/etc/passwd"], timeout=30).status == 126
+    assert shared.run(["true"], cwd="/no/such/folder", timeout=30).status == 125
+
+
+def test_input_reaches_its_end(shared: Session) -> None:
+    text = b"no newline at the end"
+    assert shared.run(["cat"], input=text, timeout=30).stdout == text
+    assert shared.run(["wc", "-c"], timeout=30).stdout.strip() == b"0"
+
+
+def test_megabytes_through_both_pipes(shared: Session) -> None:
+    data = os.urandom(1 << 20) * 4
+    result = shared.run(["sh", "-c", "tee /dev/stderr"], input=data, timeout=120)
+    assert hashlib.sha256(result.stdout).digest() == hashlib.sha256(data).digest()
+    assert result.stderr == result.stdout
+
+
+def test_command_that_does_not_read_its_input(shared: Session) -> None:
+    assert shared.run(["sh", "-c", "exit 7"], input=bytes(2 << 20), timeout=30).status == 7
+
+
+def test_background_children_do_not_hold_the_command(shared: Session) -> None:
+    began = time.monotonic()
+    result = shared.run(["sh", "-c", "sleep 60 & echo done"], timeout=30)
+    assert result.stdout == b"done\n"
+    assert time.monotonic() - began < 30
+
+
+def test_two_commands_at_once(shared: Session) -> None:
+    first = shared.start(["sh", "-c", "sleep 0.3; echo first"])
+    second = shared.start(["cat"], stdin=b"second")
+    assert shared.wait(second).stdout == b"second"
+    assert shared.wait(first).stdout == b"first\n"
+
+
+def test_reader_that_leaves_ends_the_writer(shared: Session) -> None:
+    reader, writer = os.pipe()
+    run = shared.start(["yes"], stdout=writer)
+    os.close(writer)
+    threading.Timer(0.3, os.close, [reader]).start()
+    assert shared.wait(run, time.monotonic() + 30).signal == 13
+
+
+def test_root_is_the_hosts_and_read_only(shared: Session) -> None:
+    assert shared.run(["cat", "/etc/passwd"], timeout=30).stdout == Path("/etc/passwd").read_bytes()
+    assert shared.run(["touch", "/etc/virtscope-was-here"], timeout=30).status != 0
+    assert not Path("/etc/virtscope-was-here").exists()
+
+
+def test_private_folders_are_empty_and_writable(shared: Session) -> None:
+    result = shared.run(
+        ["sh", "-c", "touch /tmp/x && ls -A /tmp /home && mount | grep -c ' /tmp '"], timeout=30
+    )
+    assert result.status == 0
+    assert b"x" in result.stdout
+
+
+def test_runs_as_the_caller_with_a_clean_environment(shared: Session) -> None:
+    result = shared.run(["sh", "-c", "id -u; env"], timeout=30)
+    lines = result.stdout.decode().splitlines()
+    assert lines[0] == str(os.getuid())
+    assert not any(line.startswith(("PYTEST", "VIRTUAL_ENV")) for line in lines)
+    assert any(line.startswith("PATH=") for line in lines)
+
+
+def test_only_its_own_processes_are_there(shared: Session) -> None:
+    result = shared.run(["sh", "-c", "ls /proc | grep -c '^[0-9]'; cat /proc/1/comm"], timeout=30)
+    assert b"python" not in result.stdout
+    assert shared.run(["cat", f"/proc/{os.getpid()}/cmdline"], timeout=30).stdout.count(b"pytest") == 0
+
+
+def test_terminal(shared: Session) -> None:
+    result = shared.run(["sh", "-c", "tty && stty size"], terminal=(33, 77), timeout=30)
+    assert result.stdout.split()[-2:] == [b"33", b"77"]
+    assert b"/dev/pts/" in result.stdout
+
+
+def test_terminal_interrupt_and_job_control(shared: Session) -> None:
+    run = shared.start(
+        ["sh", "-c", "trap 'echo caught; exit 5' INT; while :; do sleep 0.1; done"], terminal=(24, 80)
+    )
+    shared.pump(lambda: run.started, time.monotonic() + 30)
+    time.sleep(0.5)
+    run.stdin = b"\x03"
+    result = shared.wait(run, time.monotonic() + 30)
+    assert result.status == 5
+    assert b"caught" in result.stdout
+
+
+def test_window_size_changes(shared: Session) -> None:
+    script = "trap 'stty size; exit 0' WINCH; echo ready; while :; do sleep 0.1; done"
+    run = shared.start(["bash", "-c", script], terminal=(24, 80))
+    shared.pump(lambda: b"ready" in run.sinks[0].collected, time.monotonic() + 30)
+    shared.resize(run, 50, 132)
+    assert b"50 132" in shared.wait(run, time.monotonic() + 30).stdout
+
+
+def test_no_network_by_default(shared: Session) -> None:
+    names = shared.run(["ls", "/sys/class/net"], timeout=30).stdout.split() if WORKING else []
+    routes = shared.run(["cat", "/proc/net/route"], timeout=30).stdout.splitlines()
+    assert len(routes) <= 1, (names, routes)
+
+
+def test_mounts(sandbox: Sandbox, tmp_path: Path) -> None:
+    shown, shared_folder = tmp_path / "shown", tmp_path / "shared"
+    for folder in (shown, shared_folder):
+        folder.mkdir()
+        (folder / "file").write_text(folder.name)
+    box = (
+        sandbox.with_bind("/tmp/shown", str(shown))
+        .with_bind("/tmp/shared", str(shared_folder), writable=True)
+        .with_ram("/tmp/ram", "16M")
+        .with_file(str(shown / "file"), "/tmp/included/copy")
+    )
+    script = """
+        cat /tmp/shown/file /tmp/shared/file /tmp/included/copy
+        touch /tmp/shown/no 2>/dev/null && echo "shown is writable"
+        echo changed > /tmp/shared/new && echo more >> /tmp/included/copy
+        df -k /tmp/ram | tail -1 | tr -s ' ' | cut -d' ' -f2
+    """
+    with box as session:
+        result = session.run(["sh", "-c", script], timeout=60)
+    assert result.stdout.decode() == "shownsharedshown" + "16384\n", result
+    assert (shared_folder / "new").read_text() == "changed\n"
+    assert (shown / "file").read_text() == "shown"
+
+
+def test_overlay_is_thrown_away(sandbox: Sandbox) -> None:
+    with sandbox.with_overlay() as session:
+        result = session.run(
+            ["sh", "-c", "echo x > /etc/virtscope-x && rm /etc/passwd && cat /etc/virtscope-x"]
+        )
+    assert (result.status, result.stdout) == (0, b"x\n"), result
+    assert not Path("/etc/virtscope-x").exists()
+    assert Path("/etc/passwd").exists()
+
+
+def test_mount_where_the_host_has_nothing(sandbox: Sandbox) -> None:
+    with sandbox.with_ram("/a-new-place", "1M") as session:
+        assert session.run(["touch", "/a-new-place/x"], timeout=30).ok
+
+
+def test_another_user(sandbox: Sandbox) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root can become another user")
+    with sandbox.with_user("nobody") as session:
+        assert session.run(["id", "-un"], timeout=30).stdout == b"nobody\n"
+        assert session.run(["cat", "/etc/shadow"], timeout=30).status != 0
+
+
+def test_environment_folder_and_host_name(sandbox: Sandbox) -> None:
+    box = sandbox.with_environment({"COLOUR": "blue"}).with_options(hostname="cell")
+    with box as session:
+        result = session.run(["sh", "-c", "echo $COLOUR; pwd; uname -n"], cwd="/usr/bin", timeout=30)
+    assert result.stdout == b"blue\n/usr/bin\ncell\n"
+
+
+def test_timeout_kills(sandbox: Sandbox) -> None:
+    with sandbox as session, pytest.raises(SandboxTimeout):
+        session.run(["sleep", "100"], timeout=0.5)
+
+
+def test_what_is_not_there_is_said_before_the_start(sandbox: Sandbox) -> None:
+    with pytest.raises(UsageError, match="no/such"):
+        sandbox.with_bind("/tmp/x", "/no/such").start()
+
+
+def test_a_guest_that_dies_is_reported(sandbox: Sandbox) -> None:
+    session = sandbox.start()
+    run = session.start(["sleep", "100"])
+    session.pump(lambda: run.started, time.monotonic() + 30)
+    session.machine.kill()
+    with pytest.raises(SandboxError):
+        session.wait(run, time.monotonic() + 10)
+    session.close()
+
+
+@pytest.mark.parametrize("name", MACHINES)
+def test_it_is_a_machine_of_its_own(name: str) -> None:
+    with usable(name) as session:
+        inside = session.run(["cat", "/proc/sys/kernel/random/boot_id"], timeout=30).stdout
+        processor = session.run(["cat", "/proc/cpuinfo"], timeout=30).stdout
+    assert inside.decode() != Path("/proc/sys/kernel/random/boot_id").read_text()
+    assert b"QEMU" in processor or b"User Mode Linux" in processor
+
+
+@pytest.mark.parametrize("name", MACHINES)
+def test_image_mounted_by_the_guest(name: str, tmp_path: Path) -> None:
+    image = tmp_path / "disk.img"
+    subprocess.run(["mke2fs", "-q", "-t", "ext4", image, "16M"], check=True)
+    with usable(name).with_image("/tmp/disk", str(image), writable=True) as session:
+        result = session.run(
+            ["sh", "-c", "echo kept > /tmp/disk/file && df -T /tmp/disk | tail -1"], timeout=60
+        )
+        assert b"ext4" in result.stdout, result
+    listing = subprocess.run(["debugfs", "-R", "cat file", image], capture_output=True, check=True)
+    assert listing.stdout == b"kept\n"
+    assert subprocess.run(["e2fsck", "-fn", image], capture_output=True, check=False).returncode == 0
+
+
+@pytest.mark.parametrize("name", MACHINES)
+def test_read_only_disk_cannot_be_written(name: str, tmp_path: Path) -> None:
+    image = tmp_path / "disk.img"
+    image.write_bytes(bytes(1 << 20))
+    device = "/dev/ubda" if name == "uml:" else "/dev/vda"
+    with usable(name).with_disk(str(image)) as session:
+        assert session.run(["sh", "-c", f"echo bad > {device}"], timeout=60).status != 0
+        assert session.run(["blockdev", "--getsize64", device], timeout=60).stdout == b"1048576\n"
+    assert image.read_bytes() == bytes(1 << 20)
+
+
+def test_overlay_that_is_kept(tmp_path: Path) -> None:
+    box = usable("qemu:").with_overlay(str(tmp_path))
+    with box as session:
+        assert session.run(["sh", "-c", "echo kept > /etc/virtscope-kept"], timeout=60).ok
+    with box as session:
+        assert session.run(["cat", "/etc/virtscope-kept"], timeout=60).stdout == b"kept\n"
+    assert not Path("/etc/virtscope-kept").exists()
+
+
+@pytest.mark.parametrize("transport", ["9p", "virtiofs"])
+def test_both_transports_from_a_cold_boot(transport: str) -> None:
+    with usable("qemu:").with_options(transport=transport, snapshot=False) as session:
+        assert session.run(["cat", "/etc/hostname"], timeout=60).stdout == Path("/etc/hostname").read_bytes()
+
+
+def test_resumed_machines_differ(tmp_path: Path) -> None:
+    box = usable("qemu:")
+    seen = set()
+    for _ in range(3):
+        with box as session:
+            seen.add(session.run(["cat", "/proc/sys/kernel/random/uuid"], timeout=30).stdout)
+            now = float(session.run(["date", "+%s.%N"], timeout=30).stdout)
+            assert abs(now - time.time()) < 5
+    assert len(seen) == 3
+
+
+def test_what_the_caller_cannot_see_the_machine_does_not_serve() -> None:
+    """Even the guest's root, looking under the private folders, does not find the host's."""
+    with usable("qemu:").with_user("root") as session:
+        result = session.run(["sh", "-c", "umount /home && umount /root && ls -A /home /root"], timeout=30)
+    assert result.ok, result
+    assert result.stdout.decode().split() == ["/home:", "/root:"]
+
+
+def test_user_network_and_firewall() -> None:
+    import http.server
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b"through")
+
+        def log_message(self, *arguments: object) -> None:
+            pass
+
+    servers = [http.server.ThreadingHTTPServer(("0.0.0.0", 0), Handler) for _ in range(2)]
+    for server in servers:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+    ports = [server.server_address[1] for server in servers]
+    program = (
+        "import sys,urllib.request as r\n"
+        "for u in sys.argv[1:]:\n"
+        "  try: print(r.build_opener(r.ProxyHandler({})).open(u, timeout=5).read().decode())\n"
+        "  except Exception as e: print('refused')\n"
+    )
+    address = _own_address()
+    try:
+        with usable("qemu:").with_network("user") as session:
+            urls = [f"http://10.0.2.2:{ports[0]}/"]
+            result = session.run(["/usr/bin/python3", "-c", program, *urls], timeout=60)
+            assert result.stdout == b"through\n", result
+            assert session.run(["cat", "/etc/resolv.conf"], timeout=30).stdout == b"nameserver 10.0.2.3\n"
+        if address is None:
+            return
+        with usable("qemu:").with_network("user", allow=[(address, ports[0])]) as session:
+            urls = [f"http://{address}:{port}/" for port in ports]
+            result = session.run(["/usr/bin/python3", "-c", program, *urls], timeout=60)
+            assert result.stdout == b"through\nrefused\n", result
+    finally:
+        for server in servers:
+            server.shutdown()
+
+
+def _own_address() -> str | None:
+    """An address of this host other than loopback."""
+    out = subprocess.run(["hostname", "-I"], capture_output=True, text=True, check=False).stdout.split()
+    return next((address for address in out if "." in address), None)
+
+
+def test_nothing_is_left_after_kill_minus_nine(sandbox: Sandbox) -> None:
+    name = sandbox.definition.backend
+    program = f"from virtscope.sandbox import Sandbox\nSandbox().on({name!r}).run(['sleep', '9731'])\n"
+    victim = subprocess.Popen([sys.executable, "-c", program])
+    try:
+        deadline = time.monotonic() + 30
+        while not (children := _descendants(victim.pid)) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        time.sleep(0.5)
+        children |= _descendants(victim.pid)
+    finally:
+        victim.kill()
+        victim.wait()
+    deadline = time.monotonic() + 10
+    while (alive := {pid for pid in children if _runs(pid)}) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not alive
+
+
+def _descendants(pid: int) -> set[int]:
+    found: set[int] = set()
+    for task in Path(f"/proc/{pid}/task").glob("*/children"):
+        for child in task.read_text().split():
+            found |= {int(child)} | _descendants(int(child))
+    return found
+
+
+def _runs(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
