@@ -95,7 +95,7 @@ def _column(name: str, help: str) -> Column:
 
 COMMAND = Command(
     name="virt-uname",
-    summary="print the name and version of a running guest's kernel",
+    summary="print the kernel name and version of a running guest, from outside",
     description="""Prints what uname(1) prints inside the guest, read from outside, from its live memory.
 
 Nothing needs to run in the guest, and it need not be in a state in which anything could.""",
