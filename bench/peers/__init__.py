@@ -1,0 +1,1 @@
+"""Peers that need a script to do the same job."""
