@@ -98,7 +98,8 @@ class VolumeGroup:
     def logical_volumes(self) -> Iterator[LogicalVolume]:
         """The volumes that are there for users, in the order of the metadata."""
         for name, lv in self._lvs.items():
-            # Stores of snapshots are not marked as visible: the unseen volume that ties them to their origin is.
+            # Stores of snapshots are not marked as visible: the unseen volume that ties them to their origin
+            # is.
             is_visible = isinstance(lv, dict) and "VISIBLE" in lvm_text.strings(lv, "status")
             if not isinstance(lv, dict) or not (is_visible or name in self._snapshots):
                 continue
