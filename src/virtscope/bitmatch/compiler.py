@@ -19,6 +19,7 @@ from .emit import Reader, Unaligned, expressions, finish
 from .errors import MatchError, PatternError
 from .expression import names
 from .nodes import (
+    MSB,
     ArrayType,
     ChoiceType,
     CondType,
@@ -30,6 +31,7 @@ from .nodes import (
     Let,
     Move,
     RefType,
+    SetOrder,
     Splice,
     Statement,
     WithinType,
@@ -135,6 +137,21 @@ class Compiled:
             if isinstance(item, Field) and item.at is not None:
                 return False
         return not any(PLACES & names(expr) for expr in expressions(self.statements))
+
+    def first_bit_order(self) -> str:
+        """The bit order in force when its first field is read."""
+        order = MSB
+        for item in self.statements:
+            if isinstance(item, SetOrder):
+                order = item.bit_order or order
+            elif isinstance(item, Field):
+                break
+        return order
+
+    def last_bit_order(self) -> str:
+        """The bit order in force at its end."""
+        found = [item.bit_order for item in self.statements if isinstance(item, SetOrder) and item.bit_order]
+        return found[-1] if found else MSB
 
     # -- names -----------------------------------------------------------------------------------------------
 

@@ -93,12 +93,13 @@ class Reader:
         self.run = Run()
         self.post: list[str] = []
         self.start = "start" if self.in_bits else "offset"
-        self.state = State(not self.in_bits, self.start, 0, 0)
+        self.state = State(not self.in_bits, self.start, 0, 0 if self.limited else -1)
         self.end = ("end", self.in_bits)  # code, and whether it counts bits
         self.order: str = BIG
         self.bit_order = MSB
         self.order_said = False
         self.bit_order_said = False
+        self.stream = MSB  # the bit order of what was read last
         self.high: int | None = None  # furthest place reached before moving back, in bits from the start
         self.track = False
         self.moves_back = False
@@ -367,8 +368,6 @@ class Reader:
             self.order = self.order_code(statement.order)
             self.order_said = True
         if statement.bit_order is not None:
-            if statement.bit_order != self.bit_order and self.state.k & 7:
-                self.problem("the bit order can change only where a byte begins", statement.place)
             self.bit_order = statement.bit_order
             self.bit_order_said = True
 
@@ -495,6 +494,7 @@ class Reader:
             if target < state.k:
                 self.moves_back = True
                 self.high = max(self.high or 0, state.k)
+                self.note_high()
         self.state = state._replace(k=target)
         return True
 
@@ -609,6 +609,7 @@ class Reader:
         size = self.known_size(item.type)
         checked = item.equals or item.one_of or item.check or not is_data(item.type)
         if item.name is None and not checked and size is not None and not self.watched:
+            self.turn(item.place)
             self.advance(size)  # nobody looks at it
             return
         target = self.target(item, record)
@@ -769,6 +770,8 @@ class Reader:
 
     def read(self, type_: Type, target: str) -> Value:
         """Write the reading of a value; the code returned holds once waiting fields have been read."""
+        if is_data(type_):
+            self.turn(type_.place)
         if isinstance(type_, IntType):
             return self.read_int(type_, target)
         if isinstance(type_, FloatType):
@@ -776,6 +779,18 @@ class Reader:
         if isinstance(type_, DataType):
             return self.read_data(type_, target)
         return emit_nested.read(self, type_, target)
+
+    def turn(self, place: int) -> None:
+        """Make sure that the bit order changes only where a byte begins."""
+        if self.stream == self.bit_order:
+            return
+        if not self.state.static:
+            self.fail_if(
+                f"{self.bits_at()} & 7", "'a change of the bit order where a byte begins'", "c.nothing"
+            )
+        elif self.state.k & 7:
+            self.problem("the bit order changes where no byte begins", place)
+        self.stream = self.bit_order
 
     def read_int(self, type_: IntType, target: str) -> Value:
         """An integer."""
@@ -969,6 +984,7 @@ def finish(reader: Reader) -> tuple[int | None, str]:
     if reader.track:
         reader.line(f"high = max(high, {place})")
         place = "high"
+        reader.fail_if(f"high > {reader.end_bits()}", "'fields that are all there'", "c.nothing")
     limits = reader.closing or (["size_end"] if reader.total is not None else [])
     if limits:
         unit = "" if reader.in_bits else " * 8"

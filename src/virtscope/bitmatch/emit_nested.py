@@ -98,6 +98,9 @@ def read_ref(reader: Reader, type_: RefType, target: str) -> Value:
             values[name] = Value(local, value.is_int)
         return inline(reader, other, values, closed=True)
     args = "".join(f", {reader.compute(expr).code}" for expr in args_by_name.values())
+    reader.bit_order, kept = other.first_bit_order(), reader.bit_order
+    reader.turn(type_.place)
+    reader.bit_order, reader.stream = kept, other.last_bit_order()
     reader.uses_context = reader.calls = True
     size = other.static_bits()
     if reader.is_aligned() and other.ends_aligned():

@@ -11,12 +11,11 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from typing import NoReturn
 
 from . import runtime
 from .errors import PatternError
-from .nodes import Expr
+from .nodes import Expr, Node
 from .text import place_in
 
 MAX_SHIFT = 4096
@@ -59,16 +58,14 @@ FUNCTIONS: dict[str, Callable[..., object]] = {
 INT_FUNCTIONS = frozenset(("abs", "bool", "len", "ord", "all", "any"))
 
 
-@dataclass(slots=True)
-class Value:
+class Value(Node):
     """What a name stands for in generated code: `code` to write, and whether it is surely an integer."""
 
     code: str
     is_int: bool = False
 
 
-@dataclass(slots=True)
-class Scope:
+class Scope(Node):
     """The names an expression may use.
 
     Attributes:
@@ -86,7 +83,7 @@ class Scope:
     values: dict[str, Value]
     outside: Callable[[str], tuple[object, bool]]
     bind: Callable[[object, str], str]
-    place_functions: Mapping[str, Callable[[], str]] = field(default_factory=dict)
+    place_functions: Mapping[str, Callable[[], str]]
     outer: Scope | None = None
 
     def find(self, name: str) -> Value | None:

@@ -7,7 +7,7 @@ start of the text, for error messages.
 from __future__ import annotations
 
 import ast
-from dataclasses import dataclass
+from typing import dataclass_transform
 
 LITTLE = "little"
 BIG = "big"
@@ -15,8 +15,15 @@ MSB = "msb"
 LSB = "lsb"
 
 
-@dataclass(frozen=True, slots=True)
-class Expr:
+@dataclass_transform(kw_only_default=False)
+class Node:
+    """A dataclass in little: sixteen real ones would take longer to define than most patterns to compile."""
+
+    def __init__(self, *args: object, **named: object) -> None:
+        self.__dict__.update(zip(type(self).__annotations__, args, strict=False), **named)
+
+
+class Expr(Node):
     """A Python expression of a pattern, parsed but not yet checked against a scope."""
 
     tree: ast.expr
@@ -28,8 +35,7 @@ Order = str | Expr
 """A byte order: LITTLE, BIG, or an expression that chooses when the pattern is matched."""
 
 
-@dataclass(frozen=True, slots=True)
-class IntType:
+class IntType(Node):
     """An integer of `bits` bits, or of as many as `size` says; `order` None means the order in force."""
 
     bits: int
@@ -39,8 +45,7 @@ class IntType:
     place: int
 
 
-@dataclass(frozen=True, slots=True)
-class FloatType:
+class FloatType(Node):
     """An IEEE 754 number of 16, 32 or 64 bits."""
 
     bits: int
@@ -48,8 +53,7 @@ class FloatType:
     place: int
 
 
-@dataclass(frozen=True, slots=True)
-class DataType:
+class DataType(Node):
     """Raw data: `form` is bytes, view, str, cstring (sizes in bytes) or bits (size in bits).
 
     `size` None means up to the end of the data. `encoding` is for str and cstring.
@@ -62,8 +66,7 @@ class DataType:
     place: int
 
 
-@dataclass(frozen=True, slots=True)
-class RefType:
+class RefType(Node):
     """Another pattern or a field function, by name, with arguments (name or None, value)."""
 
     name: str
@@ -71,16 +74,14 @@ class RefType:
     place: int
 
 
-@dataclass(frozen=True, slots=True)
-class GroupType:
+class GroupType(Node):
     """A nested pattern written in braces."""
 
     body: tuple[Statement, ...]
     place: int
 
 
-@dataclass(frozen=True, slots=True)
-class ArrayType:
+class ArrayType(Node):
     """`element` repeated: `mode` is count (`expr` times), fill (to the end) or until (`expr` is true)."""
 
     element: Type
@@ -89,16 +90,14 @@ class ArrayType:
     place: int
 
 
-@dataclass(frozen=True, slots=True)
-class ChoiceType:
+class ChoiceType(Node):
     """The first of `options` that matches."""
 
     options: tuple[Type, ...]
     place: int
 
 
-@dataclass(frozen=True, slots=True)
-class CondType:
+class CondType(Node):
     """`yes` if `test` else `no`."""
 
     yes: Type
@@ -107,8 +106,7 @@ class CondType:
     place: int
 
 
-@dataclass(frozen=True, slots=True)
-class WithinType:
+class WithinType(Node):
     """`inner` in the next `size` bytes, which end the data for it."""
 
     inner: Type
@@ -119,8 +117,7 @@ class WithinType:
 Type = IntType | FloatType | DataType | RefType | GroupType | ArrayType | ChoiceType | CondType | WithinType
 
 
-@dataclass(frozen=True, slots=True)
-class Field:
+class Field(Node):
     """A field and its clauses; `name` None is a field that is checked or skipped but not kept.
 
     `at` is a place from the start of the pattern, in bytes, or in bits when `at_bits`.
@@ -140,8 +137,7 @@ class Field:
     at_bits: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Let:
+class Let(Node):
     """`name = expr`: a value computed from earlier fields."""
 
     name: str
@@ -149,8 +145,7 @@ class Let:
     place: int
 
 
-@dataclass(frozen=True, slots=True)
-class SetOrder:
+class SetOrder(Node):
     """The byte order or the bit order (or both) of the fields that follow."""
 
     order: Order | None
@@ -158,8 +153,7 @@ class SetOrder:
     place: int
 
 
-@dataclass(frozen=True, slots=True)
-class Move:
+class Move(Node):
     """Move without reading: `verb` is at, at bit, skip, align or size."""
 
     verb: str
@@ -167,24 +161,21 @@ class Move:
     place: int
 
 
-@dataclass(frozen=True, slots=True)
-class Guard:
+class Guard(Node):
     """`when expr`."""
 
     expr: Expr
     place: int
 
 
-@dataclass(frozen=True, slots=True)
-class Given:
+class Given(Node):
     """Parameters of the pattern."""
 
     names: tuple[str, ...]
     place: int
 
 
-@dataclass(frozen=True, slots=True)
-class Splice:
+class Splice(Node):
     """`*Name`: the fields of another pattern, here."""
 
     name: str

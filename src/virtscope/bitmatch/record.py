@@ -53,7 +53,7 @@ class PatternType(type):
         return make(compiled(cls), args, fields)
 
     def __instancecheck__(cls, instance: object) -> bool:
-        if type(instance) is Bits:
+        if type(instance) is Bits and hasattr(cls, "__spec__"):
             found = compiled(cls).match_bits(instance)
             instance._match = found
             return found is not None
@@ -116,6 +116,7 @@ class Record(metaclass=PatternType):
 
         def __init__(self, *args: Any, **fields: Any) -> None: ...
         def __getattr__(self, name: str) -> Any: ...
+        def __setattr__(self, name: str, value: Any) -> None: ...
 
     @classmethod
     def parse(cls, buffer: Any, offset: int = 0, /, **given: Any) -> Self:
@@ -142,7 +143,7 @@ class Record(metaclass=PatternType):
         """The records that lie one after the other in `buffer` from `offset` on.
 
         Args:
-            buffer: as for parse().
+            buffer: whatever has the buffer protocol.
             count: how many; without it, as many as there are (a rest too small for another one is left).
             offset: in bytes.
 
@@ -206,8 +207,6 @@ class Record(metaclass=PatternType):
         if not isinstance(other, Record) or pattern is None or type(other).__pattern__ is not pattern:
             return NotImplemented
         return all(getattr(self, name, None) == getattr(other, name, None) for name in pattern.names())
-
-    __hash__ = None  # type: ignore[assignment]
 
     def __repr__(self) -> str:
         pattern = type(self).__pattern__

@@ -8,17 +8,15 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
-from .nodes import BIG, LITTLE, LSB
+from .nodes import BIG, LITTLE, LSB, Node
 from .runtime import FLOATS, FORMATS, sign, swap
 
 COMPOSED = {24: (16, 8), 40: (32, 8), 48: (32, 16), 56: (32, 16, 8)}
 """How struct reads integers for which it has no letter: sizes of the parts, largest first."""
 
 
-@dataclass(slots=True)
-class Item:
+class Item(Node):
     """A field of known place and size.
 
     Attributes:
@@ -43,13 +41,13 @@ class Item:
         return not (self.place | self.size) & 7
 
 
-@dataclass(slots=True)
 class Layer:
     """Fields that one struct reads: ascending, without overlap."""
 
-    order: str
-    parts: list[tuple[int, int, str, str]] = field(default_factory=list)  # first byte, size, letters, targets
-    end: int = 0
+    def __init__(self) -> None:
+        self.order = ""
+        self.parts: list[tuple[int, int, str, str]] = []  # first byte, size, letters, targets
+        self.end = 0
 
 
 class Run:
@@ -202,7 +200,7 @@ class Run:
                 if layer.end <= first and (not order or not layer.order or order == layer.order):
                     break
             else:
-                layer = Layer("")
+                layer = Layer()
                 layers.append(layer)
             layer.order = layer.order or order
             layer.parts.append((first, size, letters, targets))
