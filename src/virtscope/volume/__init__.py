@@ -32,3 +32,26 @@ def read_partitions(source: BlockSource) -> PartitionTable | None:
         if table is not None:
             return table
     return read_mbr(source)
+
+
+MEMBERS = (
+    # what blkid calls it, and the bytes it is told by at these offsets
+    ("LVM2_member", ((0, b"LABELONE"), (512, b"LABELONE"), (1024, b"LABELONE"), (1536, b"LABELONE"))),
+    ("crypto_LUKS", ((0, b"LUKS\xba\xbe"),)),
+    ("linux_raid_member", ((4096, b"\xfc\x4e\x2b\xa9"), (0, b"\xfc\x4e\x2b\xa9"))),
+)
+"""What a disk or partition may be a part of or a wrapping for, in the order of asking."""
+
+
+def identify_member(source: BlockSource) -> str | None:
+    """The name of the volume manager that a disk or partition belongs to, or None.
+
+    Raises:
+        GuestError: the host could not read the image.
+    """
+    head = source.peek(0, 4096 + 4)
+    for name, marks in MEMBERS:
+        for offset, mark in marks:
+            if head.startswith(mark, offset):
+                return name
+    return None

@@ -189,34 +189,45 @@ def _newest_text(source: BlockSource, offset: int) -> str:
     return data.rstrip(b"\0").decode("utf-8", "surrogateescape")
 
 
-def volume_groups(volumes: Iterable[PhysicalVolume]) -> list[VolumeGroup]:
+def volume_groups(volumes: Iterable[PhysicalVolume]) -> tuple[list[VolumeGroup], list[str]]:
     """The volume groups of a guest's physical volumes.
 
     Copies of one physical volume, as the disks of clones have them, are never put into one group: each
-    becomes part of a group of its own, whose name is told apart by the disks it is on.
+    becomes part of a group of its own, whose name is told apart by the disks it is on ("vg@sda", "vg@sdb").
 
-    Raises:
-        FormatError: metadata that contradict themselves.
+    Returns:
+        The groups, and what was wrong with others, in sentences.
     """
     from virtscope.volume.lvm_volumes import VolumeGroup
 
-    known = list(volumes)
     by_group: dict[str, list[PhysicalVolume]] = {}
-    for volume in known:
-        if volume.vg_name:
-            by_group.setdefault(lvm_text.string(volume.group, "id"), []).append(volume)
-    spare = [volume for volume in known if not volume.vg_name]
-    instances = [
-        (name, instance) for members in by_group.values() for name, instance in _instances(members, spare)
-    ]
+    spare = []
+    problems = []
+    for volume in volumes:
+        try:
+            if volume.vg_name:
+                by_group.setdefault(lvm_text.string(volume.group, "id"), []).append(volume)
+            else:
+                spare.append(volume)
+        except FormatError as error:
+            problems.append(f"{volume.device}: {error}")
+    instances: list[tuple[str, list[PhysicalVolume]]] = []
+    for members in by_group.values():
+        try:
+            instances += _instances(members, spare)
+        except FormatError as error:
+            problems.append(f"volume group {members[0].vg_name}: {error}")
     names = [name for name, _ in instances]
     groups = []
     for name, instance in instances:
         told_apart = name
         if names.count(name) > 1:
             told_apart = f"{name}@{'+'.join(volume.device.removeprefix('/dev/') for volume in instance)}"
-        groups.append(VolumeGroup(told_apart, max(instance, key=lambda volume: volume.seqno), instance))
-    return groups
+        try:
+            groups.append(VolumeGroup(told_apart, max(instance, key=lambda volume: volume.seqno), instance))
+        except FormatError as error:
+            problems.append(f"volume group {told_apart}: {error}")
+    return groups, problems
 
 
 def _instances(
