@@ -27,6 +27,9 @@ MODIFIERS = frozenset((TYPEDEF, VOLATILE, CONST, RESTRICT, TYPE_TAG))
 INT_SIGNED, INT_BOOL = 1, 4
 """Bits of the encoding of an INT."""
 
+MAX_BTF = 32 << 20
+"""Real kernels have 3 to 8 MiB; a list of all types of one this large still fits."""
+
 MAX_STRUCT_SIZE = 4 << 20
 _MAX_SIZE = 256 << 20
 _MAX_DEPTH = 32
@@ -447,7 +450,7 @@ def btf_size(header: bytes) -> int:
     """The size in bytes of the BTF that begins with `header`; raises FormatError for anything else."""
     magic, version, _, header_size, type_at, type_size, string_at, string_size = _HEADER.unpack_from(header)
     size: int = header_size + max(type_at + type_size, string_at + string_size)
-    if magic != 0xEB9F or version != 1 or not 24 <= header_size <= 64 or size > 64 << 20:
+    if magic != 0xEB9F or version != 1 or not 24 <= header_size <= 64 or size > MAX_BTF:
         raise FormatError(
             "BTF", f"magic {magic:#x}, version {version}, {size} bytes", field="magic", offset=0
         )

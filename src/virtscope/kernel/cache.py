@@ -92,9 +92,9 @@ class Learned:
             size = learned.sizes.get(name) or 0
             learned.members[name] = {path: _member(member, size) for path, member in members.items()}
         for name, enum in _items(data, "enums"):
-            learned.enums[name] = (
-                None if enum is None else {key: _value(value) for key, value in enum.items()}
-            )
+            if enum is not None and type(enum) is not dict:
+                raise ValueError("enums")
+            learned.enums[name] = enum and {key: _value(value) for key, value in enum.items()}
         for name, value in _items(data, "enumerators"):
             learned.enumerators[name] = None if value is None else _value(value)
         return learned

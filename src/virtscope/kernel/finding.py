@@ -10,7 +10,9 @@ list of processes.
 from __future__ import annotations
 
 import re
+import time
 from contextlib import suppress
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from virtscope.errors import (
@@ -34,7 +36,8 @@ if TYPE_CHECKING:
 _BANNER = re.compile(rb"Linux version [0-9][!-~]* [ -~]{10,600}\n\0")
 _MAX_BANNER = 1024
 _MAX_CANDIDATES = 16
-_MAX_BTF = 64 << 20
+_PATIENCE_SECONDS = 10
+_MAX_HITS = 1024
 
 
 class Found:
@@ -174,11 +177,15 @@ def find_kernel(memory: PhysicalMemory, *, cache: KernelCache | None = None) -> 
     if found is not None:
         return Kernel(found)
     tried: set[tuple[int, int]] = set()
+    patience = 0.0
     for image in images(memory):
         if (image.start, image.physical) in tried:
             continue
-        if len(tried) >= _MAX_CANDIDATES:
+        # A guest that is made to waste our time does not get it.
+        if len(tried) >= _MAX_CANDIDATES or (tried and time.monotonic() > patience):
             break
+        if not tried:
+            patience = time.monotonic() + _PATIENCE_SECONDS
         tried.add((image.start, image.physical))
         try:
             found = _known(image, cache) or _unknown(image, cache)
@@ -268,6 +275,7 @@ def _take(found: Found, content: dict[str, Any]) -> None:
     Raises:
         ValueError, TypeError, LookupError: the file is not what this program writes.
     """
+    from virtscope.kernel.btf import MAX_BTF
     from virtscope.kernel.kallsyms import checked_places
 
     found.banner = _string(content["banner"])
@@ -277,7 +285,7 @@ def _take(found: Found, content: dict[str, Any]) -> None:
     found.kallsyms = checked_places(content["kallsyms"])
     offset, size = content["btf"]
     found.btf = _number(offset), _number(size)
-    if found.btf[1] > _MAX_BTF:
+    if found.btf[1] > MAX_BTF:
         raise ValueError("btf")
     found.types_hash, found.symbols_hash = _string(content["types_hash"]), _string(content["symbols_hash"])
     found.learned = Learned.from_json(content["learned"])
@@ -294,9 +302,8 @@ def _unknown(image: Image, cache: KernelCache) -> Found | None:
     if table is None:
         notes.append("the kernel has no symbol table (kallsyms): only what is found by its content is known")
     banner = table.lookup("linux_banner") if table is not None else None
-    for offset in (
-        [banner - image.start] if banner is not None else image.find(b"Linux version ", image.rodata)
-    ):
+    found_at = [banner - image.start] if banner is not None else image.find(b"Linux version ", image.rodata)
+    for offset in islice(found_at, _MAX_HITS):
         text = image.read(offset, _MAX_BANNER)
         match = _BANNER.match(text)
         if match is not None:
@@ -338,7 +345,7 @@ def _find_btf(found: Found) -> tuple[int, int] | None:
     image, table = found.image, found.symbol_table()
     start = table.lookup("__start_BTF") if table is not None else None
     offsets = [start - image.start] if start is not None else image.find(b"\x9f\xeb\x01\x00", image.rodata)
-    for offset in offsets:
+    for offset in islice(offsets, _MAX_HITS):
         try:
             size = btf_size(image.read(offset, 24))
         except (FormatError, GuestMemoryError):

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from virtscope.errors import FormatError, GuestMemoryError
@@ -27,7 +28,8 @@ if TYPE_CHECKING:
 _DIGITS = b"0\x001\x002\x003\x004\x005\x006\x007\x008\x009\x00"
 _PLACES = {"names", "markers", "width", "tokens", "index", "offsets", "form", "num_syms", "start", "end"}
 _MAX_SYMBOLS = 1 << 21
-_MAX_NAMES = 64 << 20
+_MAX_NAMES = 16 << 20
+_MAX_TABLES = 4
 _MAX_TOKEN_TABLE = 1 << 14
 _MAX_NAME_TOKENS = 0x7FFF
 _ADDRESS_MASK = (1 << 64) - 1
@@ -227,7 +229,7 @@ def _address_form(data: bytes, offsets: int, count: int, form: int, base: int) -
 def find_kallsyms(image: Image) -> Places | None:
     """Where the symbol table of the kernel in `image` is; None when none belongs to this image."""
     for start in (image.rodata, 0) if image.rodata else (0,):
-        for tokens in _token_tables(image, start):
+        for tokens in islice(_token_tables(image, start), _MAX_TABLES):
             places = _places(image, tokens)
             if places is not None:
                 return places
@@ -274,7 +276,7 @@ def read_kallsyms(image: Image, places: Places) -> tuple[Kallsyms, bytes]:
 
 def _token_tables(image: Image, start: int) -> Iterator[tuple[int, int]]:
     """The (token_table, token_index) offsets of tables whose index matches their strings."""
-    for digits in image.find(_DIGITS, start):
+    for digits in islice(image.find(_DIGITS, start), 256):
         low = max(0, digits - _MAX_TOKEN_TABLE)
         try:
             data = image.read(low, digits - low + 2 * _MAX_TOKEN_TABLE)
@@ -321,7 +323,7 @@ def _matching_index(data: bytes, table: int) -> int | None:
 def _places(image: Image, found: tuple[int, int]) -> Places | None:
     """All tables, from where the token table and index are."""
     tokens, index = found
-    for markers, count, width in _marker_tables(image, tokens):
+    for markers, count, width in islice(_marker_tables(image, tokens), _MAX_TABLES):
         names, num_syms_at, num_syms = _names_before(image, markers, count, width)
         if names < 0:
             continue

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from virtscope.errors import GuestMemoryError, MemoryHole
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 _HUGE = 2 << 20
 _KERNEL_MAP = 0xFFFF_FFFF_8000_0000
 _CHUNK = 4 << 20
+_MAX_SAMPLES = 32
+_MAX_TABLES = 1024
 MAX_IMAGE = 512 << 20
 """No kernel image is mapped larger: KERNEL_IMAGE_SIZE of x86 less what is left to modules."""
 _ZEROS = bytes(510 * 8)
@@ -114,15 +117,15 @@ def images(memory: PhysicalMemory) -> Iterator[Image]:
             image.found_by = "the page table root of a CPU"
             yield image
     seen: set[int] = set()
-    for rodata in _sampled_rodata(memory):
+    for rodata in islice(_sampled_rodata(memory), _MAX_SAMPLES):
         # The tables lie behind the read-only data they follow, at the start of the image's data.
-        for level3 in _level3_tables(memory, rodata, rodata + (64 << 20)):
+        for level3 in islice(_level3_tables(memory, rodata, rodata + (64 << 20)), _MAX_TABLES):
             seen.add(level3)
             image = image_from_level3(memory, level3)
             if image is not None and image.physical <= rodata < image.physical + image.size:
                 image.found_by = "the start of its read-only data"
                 yield image
-    for level3 in _level3_tables(memory, 0, None):
+    for level3 in islice(_level3_tables(memory, 0, None), _MAX_TABLES):
         image = None if level3 in seen else image_from_level3(memory, level3)
         if image is not None:
             image.found_by = "the shape of its page tables"

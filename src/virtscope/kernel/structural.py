@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 _IDLE_NAME = b"swapper/0".ljust(16, b"\0")
 _COMM_SIZE = 16
 _MAX_TASK = 16384
-_MAX_NAMES = 64
+_MAX_NAMES = 16
 _NODES = 64
 
 
