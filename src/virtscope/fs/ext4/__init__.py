@@ -1,0 +1,42 @@
+"""ext2, ext3 and ext4, the filesystems of most Linux guests.
+
+Specified by the kernel's Documentation/filesystems/ext4; patterns use the names of its structures. Begin
+with `reader.Ext4`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from virtscope.fs.ext4.superblock import INCOMPAT_RECOVER, identity, read_superblock
+
+if TYPE_CHECKING:
+    from virtscope.block.source import BlockSource
+    from virtscope.fs.ext4.reader import Ext4
+    from virtscope.fs.filesystem import Identity
+
+
+def identify(source: BlockSource) -> Identity:
+    """Kind ("ext2", "ext3", "ext4", "jbd" for a journal of its own), UUID, label and size.
+
+    Raises:
+        FormatError: the superblock is damaged.
+    """
+    return identity(read_superblock(source))
+
+
+def open_filesystem(source: BlockSource, *, replay: bool = True) -> Ext4:
+    """A reader.
+
+    Raises:
+        FormatError: the superblock is damaged.
+        UnsupportedFeature: it uses a feature that is not read.
+    """
+    from virtscope.fs.ext4.reader import Ext4
+
+    superblock = read_superblock(source)
+    filesystem = Ext4(source, superblock)
+    if superblock.has_incompat(INCOMPAT_RECOVER):
+        why = "cannot be replayed" if replay else "was not replayed, as asked"
+        filesystem.notes.append(f"it was not unmounted, and its journal {why}")
+    return filesystem

@@ -1,0 +1,336 @@
+"""`Ext4`: the reader of ext2, ext3 and ext4."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from virtscope.errors import FormatError, UnsupportedFeature
+from virtscope.fs.ext4 import superblock as sb
+from virtscope.fs.ext4.blockmap import block_map_runs
+from virtscope.fs.ext4.directory import KIND_OF_TYPE, entries_of
+from virtscope.fs.ext4.extents import extent_runs
+from virtscope.fs.ext4.groups import INODE_UNINIT, Groups
+from virtscope.fs.ext4.inode import (
+    CASEFOLD_FL,
+    ENCRYPT_FL,
+    EXTENTS_FL,
+    INLINE_DATA_FL,
+    OLD_SIZE,
+    ROOT_INODE,
+    Inode,
+    InodeExtra,
+    allocated_bytes,
+    file_acl,
+    size_of,
+    stat_of,
+)
+from virtscope.fs.ext4.runs import FileMap
+from virtscope.fs.ext4.usage import usage_of
+from virtscope.fs.ext4.xattrs import (
+    LARGEST_VALUE,
+    SYSTEM,
+    Attribute,
+    attributes_in_block,
+    attributes_in_inode,
+    shown,
+)
+from virtscope.fs.filesystem import Entry, FileExtent, Filesystem, Identity, Stat, Usage
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from virtscope.block.source import BlockSource
+
+_CHUNK_BITS = 16
+_CHUNKS_KEPT = 128
+_MAPS_KEPT = 64
+_LONGEST_MAP_KEPT = 1 << 16
+_LONGEST_LINK = 1 << 16
+_DIRECTORY_READ = 1 << 17
+_LARGEST_DIRECTORY = 1 << 32
+_INLINE_IN_BLOCK = 60
+_INLINE_PARENT = 4
+_KINDS = len(KIND_OF_TYPE)
+
+
+class Ext4(Filesystem):
+    """An ext2, ext3 or ext4 filesystem.
+
+    Args:
+        source: the volume, with the journal replayed over it if that is wanted.
+        superblock: of it.
+    """
+
+    root_inode = ROOT_INODE
+
+    def __init__(self, source: BlockSource, superblock: sb.SuperBlock) -> None:
+        super().__init__(source)
+        self.superblock = superblock
+        self.kind = superblock.kind
+        self.geometry = sb.Geometry(superblock)
+        self.groups = Groups(source, self.geometry)
+        self._large_directories = superblock.has_incompat(sb.INCOMPAT_LARGEDIR)
+        self._huge_files = superblock.has_ro_compat(sb.RO_COMPAT_HUGE_FILE)
+        self._has_types = superblock.has_incompat(sb.INCOMPAT_FILETYPE)
+        self._with_extra = self.geometry.inode_size > OLD_SIZE
+        self._chunks: dict[tuple[int, int], bytes] = {}
+        self._maps: dict[int, FileMap] = {}
+
+    def identity(self) -> Identity:
+        """As of `Filesystem`."""
+        return sb.identity(self.superblock)
+
+    def usage(self) -> Usage:
+        """As of `Filesystem`."""
+        return usage_of(self.geometry, self.groups, self._journal_blocks())
+
+    def stat(self, inode: int) -> Stat:
+        """As of `Filesystem`."""
+        data, offset = self._locate(inode)
+        raw = Inode.parse(data, offset)
+        extra = InodeExtra.parse(data, offset + OLD_SIZE) if self._with_extra else None
+        size = size_of(raw, self._large_directories)
+        allocated = allocated_bytes(raw, self._huge_files, self.geometry.block_bits, size)
+        return stat_of(inode, raw, extra, size, allocated)
+
+    def entries(self, inode: int) -> Iterator[Entry]:
+        """As of `Filesystem`."""
+        raw = self._inode(inode)
+        if raw.i_mode & 0o170000 != 0o040000:
+            raise FormatError("ext4", f"inode {inode} is no directory")
+        has_types = self._has_types
+        for data, start in self._directory_blocks(inode, raw):
+            for name, number, kind, _ in entries_of(data, start, inode):
+                if name == b"." or name == b"..":
+                    continue
+                yield Entry(name, number, KIND_OF_TYPE[kind] if has_types and kind < _KINDS else None)
+
+    def lookup(self, inode: int, name: bytes) -> int | None:
+        """As of `Filesystem`."""
+        raw = self._inode(inode)
+        if raw.i_flags & (ENCRYPT_FL | CASEFOLD_FL):
+            return super().lookup(inode, name)
+        if raw.i_mode & 0o170000 != 0o040000:
+            raise FormatError("ext4", f"inode {inode} is no directory")
+        if name in (b".", b"..", b""):
+            return None
+        for data, start in self._directory_blocks(inode, raw):
+            if name in data:  # most blocks are passed over without taking them apart
+                for found, number, _, _ in entries_of(data, start, inode):
+                    if found == name:
+                        return number
+        return None
+
+    def readlink(self, inode: int) -> bytes:
+        """As of `Filesystem`."""
+        raw = self._inode(inode)
+        if raw.i_mode & 0o170000 != 0o120000:
+            raise FormatError("ext4", f"inode {inode} is no symbolic link")
+        size = raw.i_size_lo
+        if size > _LONGEST_LINK:
+            raise FormatError("ext4", f"symbolic link {inode} of {size} bytes", field="i_size_lo")
+        if size < _INLINE_IN_BLOCK and not raw.i_flags & (EXTENTS_FL | INLINE_DATA_FL):
+            target = raw.i_block[:size]
+        else:
+            target = self._read(inode, raw, 0, size)
+        return target.split(b"\0", 1)[0]
+
+    def xattrs(self, inode: int) -> dict[str, bytes]:
+        """As of `Filesystem`."""
+        found: dict[str, bytes] = {}
+        for name, value in shown(self._attributes(inode), self._attribute_value, inode):
+            found.setdefault(name, value)
+        return found
+
+    def extents(self, inode: int) -> Iterator[FileExtent]:
+        """As of `Filesystem`."""
+        raw = self._inode(inode)
+        size = size_of(raw, self._large_directories)
+        if raw.i_flags & INLINE_DATA_FL:
+            if size:
+                yield FileExtent(0, size, None)
+            return
+        if self._has_blocks(raw):
+            yield from self._map(inode, raw).extents(0, size)
+
+    def read(self, inode: int, offset: int, size: int) -> bytes:
+        """As of `Filesystem`."""
+        raw = self._inode(inode)
+        if raw.i_flags & ENCRYPT_FL and raw.i_mode & 0o170000 == 0o100000:
+            raise UnsupportedFeature("ext4", f"the file (inode {inode}) is encrypted")
+        return self._read(inode, raw, offset, size)
+
+    def inodes(self) -> Iterator[int]:
+        """As of `Filesystem`."""
+        geometry = self.geometry
+        per_group = geometry.inodes_per_group
+        uninitialized = geometry.superblock.has_ro_compat(
+            sb.RO_COMPAT_GDT_CSUM
+        ) or geometry.superblock.has_ro_compat(sb.RO_COMPAT_METADATA_CSUM)
+        for number in range(geometry.groups):
+            group = self.groups.group(number)
+            if uninitialized and group.flags & INODE_UNINIT:
+                continue
+            bitmap = self.source.read_at(group.inode_bitmap << geometry.block_bits, -(-per_group // 8))
+            bits = int.from_bytes(bitmap, "little") & (1 << per_group) - 1
+            first = number * per_group + 1
+            while bits:
+                lowest = bits & -bits
+                inode = first + lowest.bit_length() - 1
+                bits ^= lowest
+                if self._inode(inode).i_mode:  # of the reserved ones, most are never made
+                    yield inode
+
+    def _locate(self, inode: int) -> tuple[bytes, int]:
+        """A part of an inode table with an inode in it, and where."""
+        geometry = self.geometry
+        if not 0 < inode <= geometry.inodes_count:
+            raise FormatError("ext4", f"there is no inode {inode}")
+        group, index = divmod(inode - 1, geometry.inodes_per_group)
+        place = index * geometry.inode_size
+        key = (group, place >> _CHUNK_BITS)
+        chunk = self._chunks.get(key)
+        if chunk is None:
+            chunk = self._chunk(group, place >> _CHUNK_BITS << _CHUNK_BITS)
+            if len(self._chunks) >= _CHUNKS_KEPT:
+                del self._chunks[next(iter(self._chunks))]
+            self._chunks[key] = chunk
+        return chunk, place & (1 << _CHUNK_BITS) - 1
+
+    def _chunk(self, group: int, start: int) -> bytes:
+        geometry = self.geometry
+        size = min(1 << _CHUNK_BITS, geometry.inodes_per_group * geometry.inode_size - start)
+        table = self.groups.group(group).inode_table << geometry.block_bits
+        return self.source.read_at(table + start, size)
+
+    def _inode(self, inode: int) -> Inode:
+        return Inode.parse(*self._locate(inode))
+
+    def _space_behind(self, inode: int) -> bytes:
+        """What is behind the fields of an inode, up to its end."""
+        if not self._with_extra:
+            return b""
+        data, offset = self._locate(inode)
+        size = self.geometry.inode_size
+        extra = int.from_bytes(data[offset + OLD_SIZE : offset + OLD_SIZE + 2], "little")
+        if extra > size - OLD_SIZE or extra & 3:
+            raise FormatError("ext4", f"inode {inode}: {extra} cannot be", field="i_extra_isize")
+        return data[offset + OLD_SIZE + extra : offset + size]
+
+    def _attributes(self, inode: int) -> Iterator[Attribute]:
+        """The attributes of an inode as stored: first those behind it, then those of its block."""
+        raw = self._inode(inode)
+        yield from attributes_in_inode(self._space_behind(inode), inode)
+        block = file_acl(raw)
+        if block:
+            yield from attributes_in_block(self._block(block), inode)
+
+    def _attribute_value(self, attribute: Attribute) -> bytes:
+        """The value of an attribute that has an inode of its own."""
+        raw = self._inode(attribute.value_inode)
+        size = size_of(raw, False)
+        if size != attribute.size or size > LARGEST_VALUE or raw.i_flags & INLINE_DATA_FL:
+            problem = f"inode {attribute.value_inode} has no value of {attribute.size} bytes"
+            raise FormatError("ext4", problem, field="e_value_inum")
+        return self._read(attribute.value_inode, raw, 0, size)
+
+    def _inline(self, inode: int, raw: Inode) -> tuple[bytes, bytes]:
+        """The two places of inline data: in i_block, and in an attribute."""
+        for attribute in attributes_in_inode(self._space_behind(inode), inode):
+            if attribute.name_index == SYSTEM and attribute.name == b"data":
+                return raw.i_block, attribute.value
+        return raw.i_block, b""
+
+    def _block(self, number: int) -> bytes:
+        """A block of metadata."""
+        if not 0 < number < self.geometry.blocks_count:
+            raise FormatError("ext4", f"block {number} does not exist")
+        bits = self.geometry.block_bits
+        return self.source.read_at(number << bits, 1 << bits)
+
+    def _has_blocks(self, raw: Inode) -> bool:
+        """Whether i_block says where blocks are (and is no device number or short link)."""
+        kind = raw.i_mode & 0o170000
+        if kind == 0o120000:
+            return raw.i_size_lo >= _INLINE_IN_BLOCK or bool(raw.i_flags & EXTENTS_FL)
+        return kind in (0o100000, 0o040000)
+
+    def _map(self, inode: int, raw: Inode) -> FileMap:
+        """Where the blocks of a file are; remembered, so that reading it in pieces finds them once."""
+        found = self._maps.get(inode)
+        if found is not None:
+            return found
+        geometry = self.geometry
+        size = size_of(raw, self._large_directories)
+        if raw.i_flags & EXTENTS_FL:
+            runs = extent_runs(raw.i_block, self._block, geometry.blocks_count, inode)
+        else:
+            runs = block_map_runs(
+                raw.i_block,
+                self._block,
+                block_bits=geometry.block_bits,
+                blocks=-(-size >> geometry.block_bits),
+                blocks_count=geometry.blocks_count,
+                inode=inode,
+            )
+        found = FileMap(runs, size, geometry.block_bits)
+        if len(found) <= _LONGEST_MAP_KEPT or not self._maps:
+            if len(self._maps) >= _MAPS_KEPT:
+                self._maps.clear()
+            self._maps[inode] = found
+        return found
+
+    def _read(self, inode: int, raw: Inode, offset: int, size: int) -> bytes:
+        """The bytes of a file, whatever it is."""
+        if offset < 0 or size < 0:
+            raise ValueError(f"{size} bytes at {offset} of a file")
+        if raw.i_flags & INLINE_DATA_FL:
+            length = size_of(raw, self._large_directories)
+            data = b"".join(self._inline(inode, raw))[:length]
+            if len(data) < length:
+                if length > self.geometry.inode_size:
+                    raise FormatError("ext4", f"inode {inode}: {length} bytes inside it", field="i_size_lo")
+                data += bytes(length - len(data))
+            return data[offset : offset + size]
+        if not self._has_blocks(raw):
+            return b""
+        pieces = [
+            bytes(extent.size)
+            if extent.is_zero or extent.disk_offset is None
+            else self.source.read_at(extent.disk_offset, extent.size)
+            for extent in self._map(inode, raw).extents(offset, offset + size)
+        ]
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def _directory_blocks(self, inode: int, raw: Inode) -> Iterator[tuple[bytes, int]]:
+        """The blocks of a directory, and where in them entries begin."""
+        size = size_of(raw, self._large_directories)
+        if raw.i_flags & INLINE_DATA_FL:
+            first, second = self._inline(inode, raw)
+            yield first, _INLINE_PARENT
+            if second:
+                yield second, 0
+            return
+        if size > _LARGEST_DIRECTORY:
+            raise FormatError("ext4", f"directory {inode} of {size} bytes", field="i_size_lo")
+        block_size = self.geometry.block_size
+        for extent in self._map(inode, raw).extents(0, size):
+            if extent.is_zero or extent.disk_offset is None:
+                continue  # a hole: the kernel passes over it, too
+            for start in range(0, extent.size, _DIRECTORY_READ):
+                data = self.source.read_at(
+                    extent.disk_offset + start, min(_DIRECTORY_READ, extent.size - start)
+                )
+                if len(data) == block_size:
+                    yield data, 0
+                else:
+                    for place in range(0, len(data), block_size):
+                        yield data[place : place + block_size], 0
+
+    def _journal_blocks(self) -> int:
+        """The length of the journal inside the filesystem, 0 for none."""
+        superblock = self.superblock
+        if not superblock.has_compat(sb.COMPAT_HAS_JOURNAL) or not superblock.s_journal_inum:
+            return 0
+        raw = self._inode(superblock.s_journal_inum)
+        return size_of(raw, False) >> self.geometry.block_bits
