@@ -16,7 +16,7 @@ called function left held have its name and theirs behind the letter.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from .findings import Finding, Place
@@ -360,11 +360,18 @@ class Flow:
         self.forget(env, target)
         if null_kept:
             self.taken_at.setdefault(target + "~", ins.line)
-        simple = root(target) == target and target[0] not in "@*"
+        simple = target[0] not in "@*" and "->" not in target and "[" not in target
         if mask != ANY and simple:
             env.facts[target] = mask
-        if simple and operand[:1] not in '#?"' and target not in variables(operand.removeprefix("&")):
+        if (
+            root(target) == target
+            and simple
+            and operand[:1] not in '#?"'
+            and target not in variables(operand.removeprefix("&"))
+        ):
             role = self.prepared.roles.get(target)
+            if root(ins.operand.removeprefix("&")) == target:
+                return  # p = p->next: another one of many, not another name
             if role is None or operand in self.prepared.roles:
                 env.facts["~" + target] = operand
 
@@ -375,6 +382,9 @@ class Flow:
         arguments = [self.resolve(env, a) for a in ins.arguments]
         if ins.effects:
             self.check_uses(env, ins.line, self._other_uses(ins))
+            success = {e.success for e in ins.effects}
+            if len(ins.effects) > 1 and success != {ANY} and ins.result:
+                return self.together(env, ins, arguments)
             envs = [env]
             for effect in ins.effects:
                 envs = [after for one in envs for after in self.apply(one, ins, effect, arguments)]
@@ -393,6 +403,19 @@ class Flow:
         if ins.result:
             self.forget(env, ins.result)
         return [env]
+
+    def together(self, env: Env, ins: Call, arguments: list[str]) -> list[Env]:
+        """A call that does several things to locks when it succeeds, and nothing when it fails."""
+        failed = env.copy()
+        mask = ins.effects[0].success
+        done = [env]
+        for effect in ins.effects:
+            plain = replace(effect, success=ANY)
+            done = [after for one in done for after in self.apply(one, ins, plain, arguments)]
+        for one, signs in (*((d, mask) for d in done), (failed, ins.effects[0].failure)):
+            self.forget(one, ins.result)
+            one.facts[ins.result] = signs
+        return [*done, failed]
 
     def _other_uses(self, ins: Call) -> list[str]:
         locks = {
@@ -418,20 +441,30 @@ class Flow:
         operation = effect.operation
         if operation == "fetch":
             return self.fetch(env, ins, effect)
+        if operation == "recursive_init":
+            return [env]
+        if operation == "release":
+            return self.release(env, ins, effect)
         if effect.argument == -2:
             key = f"::{effect.lock}"
         elif effect.argument == -1:
             key = ins.result
         else:
-            key = lock_key(arguments[effect.argument]) if effect.argument < len(arguments) else ""
+            key = self.locked_by(env, ins, effect.argument, arguments)
+        if key and self.rules.locks[effect.lock].facet:
+            key = f"{key}.({effect.lock})"
         if not key or key[:1] in '#?"':
             if ins.result:
                 self.forget(env, ins.result)
             return [env]
-        self.classes[key] = effect.lock
-        if operation == "release":
-            return self.release(env, ins, effect)
-        if operation in ("unlock",):
+        if operation == "steal":
+            self.steal(env, key, ins.result)
+            return [env]
+        if operation != "destroy":
+            self.classes[key] = effect.lock
+        if operation == "destroy":
+            self.destroy(env, key, effect)
+        elif operation == "unlock":
             self.unlock(env, ins.line, key, effect)
         elif operation == "wait":
             self.wait(env, ins.line, key)
@@ -448,6 +481,30 @@ class Flow:
                 env.facts[ins.result] = POSITIVE
         return [env]
 
+    def locked_by(self, env: Env, ins: Call, index: int, arguments: list[str]) -> str:
+        """The lock an argument names; the address of a pointer variable stands for what it points to."""
+        if index >= len(arguments):
+            return ""
+        operand = ins.arguments[index]
+        if operand[:1] == "&":
+            variable = self.prepared.variables.get(operand[1:])
+            if variable is not None and variable.pointer:
+                return self.resolve(env, operand[1:]).removeprefix("&")
+        return lock_key(arguments[index])
+
+    def steal(self, env: Env, key: str, result: str) -> None:
+        """A pointer is moved: what it is called changes, its lock state does not."""
+        if result:
+            self.forget(env, result)
+            for old in [k for k in env.locks if under(k, key)]:
+                new = result + old[len(key) :]
+                env.locks[new] = env.locks.pop(old)
+                self.classes.setdefault(new, self.classes.get(old, ""))
+                self.taken_at.setdefault(new, self.taken_at.get(old, 0))
+            if key in env.facts:
+                env.facts[result] = env.facts[key]
+        env.facts[key] = ZERO
+
     def attempt(self, env: Env, ins: Call, effect: Effect, key: str) -> list[Env]:
         """A lock that may not be taken: both ways, the result's sign with each."""
         got, failed = env.copy(), env
@@ -458,7 +515,7 @@ class Flow:
                 got, ins.line, key, "S" if effect.operation in ("shared", "tryshared") else "L", "", trying
             )
             out.append((got, effect.success))
-        out.append((failed, ANY & ~effect.success))
+        out.append((failed, effect.failure))
         for one, mask in out:
             if ins.result:
                 self.forget(one, ins.result)
@@ -510,10 +567,9 @@ class Flow:
     def lock(self, env: Env, line: int, key: str, status: str, via: str, trying: bool = False) -> None:
         """A lock is taken."""
         name = self.classes[key]
-        lock = self.rules.locks.get(name)
         now = env.locks.get(key)
         through = f" (in {bare(_origin(via)[0])})" if via else ""
-        if held(now) and now is not None and now[0] != "M" and not (lock and lock.recursive):
+        if held(now) and now is not None and now[0] != "M" and not self.recursive(key):
             if not (status == "S" and now[0] == "S") and not weak(key):
                 first = self.taken_at.get(key, 0)
                 where = (Place(self.function.file, first, "first locked here"),) if first else ()
@@ -536,11 +592,17 @@ class Flow:
             self.edges_to(env, line, self.identity(key), _origin(via)[0])
         self.taken_at.setdefault(key, line)
         env.locks[key] = "H" if now == "R" else status + via
+        start = root(key)
+        if key == start or key.startswith(start + "->"):
+            self.learn(env, start, self.value(env, start) & ~ZERO or POSITIVE)
+
+    def recursive(self, key: str) -> bool:
+        """Whether a lock may be taken while it is held."""
+        lock = self.rules.locks.get(self.classes.get(key, ""))
+        return lock is not None and (lock.recursive or self.identity(key) in self.rules.recursive)
 
     def unlock(self, env: Env, line: int, key: str, effect: Effect | None, via: str = "") -> None:
         """A lock is released."""
-        name = self.classes[key]
-        lock = self.rules.locks.get(name)
         now = env.locks.get(key)
         through = f" (in {bare(_origin(via)[0])})" if via else ""
         if env.facts.get(key) == ZERO or (root(key) != key and env.facts.get(root(key)) == ZERO):
@@ -551,13 +613,14 @@ class Flow:
             if callee:
                 self.result.evidence.add(("releases", callee, theirs))
         elif now is not None:
-            if not weak(key) and not (lock and lock.recursive):
+            if not weak(key) and not self.recursive(key):
                 what = f"{_shown(key)} is unlocked{through} though it was unlocked already"
                 self.report("double-unlock", line, key, what, self._typed(key))
         else:
             self._unlock_unseen(env, line, key, through, via)
         if effect is not None and effect.clears:
-            env.locks.pop(key, None)
+            if env.locks.get(key) == "U":
+                del env.locks[key]
             env.facts[key] = ZERO
 
     def _unlock_unseen(self, env: Env, line: int, key: str, through: str, via: str) -> None:
@@ -586,6 +649,12 @@ class Flow:
             env.locks[key] = "R"
             return
         env.locks[key] = "U"
+
+    def destroy(self, env: Env, key: str, effect: Effect) -> None:
+        """The last reference to an object that was created locked here goes: its lock goes with it."""
+        callee, _ = _origin(env.locks.get(key, ""))
+        if callee and self.rules.creates(effect.lock, bare(callee)):
+            del env.locks[key]
 
     def wait(self, env: Env, line: int, key: str) -> None:
         """A condition is waited for: the lock must be held, is given up meanwhile, and is held again."""
@@ -621,8 +690,7 @@ class Flow:
                     self.need(key, "held")
                     self.result.passed.add((outward(self.function, key, ""), ins.callee, theirs))
             elif need == "free" and held(now) and now is not None and now[0] != "M" and not weak(key):
-                lock = self.rules.locks.get(self.classes[key])
-                if not (lock and lock.recursive) and not (now[0] == "S" and theirs in _shared(summary)):
+                if not self.recursive(key) and not (now[0] == "S" and theirs in _shared(summary)):
                     what = f"{bare(ins.callee)} locks {_shown(key)}, which is locked already"
                     first = self.taken_at.get(key, 0)
                     where = (Place(self.function.file, first, "first locked here"),) if first else ()
@@ -650,7 +718,11 @@ class Flow:
                         self.check_returned(one, ins, key)
                     if one.locks.get(key) is None and not self.entry and not theirs.startswith("$r"):
                         self.need(key, "free")
-                    one.locks[key] = "H" if one.locks.get(key) == "R" else status + via
+                    if one.locks.get(key) == "R":
+                        self.result.evidence.add(("releases", ins.callee, theirs))
+                        one.locks[key] = "H"
+                    else:
+                        one.locks[key] = status + via
                     self.taken_at.setdefault(key, line)
             out.append(one)
         return out
@@ -731,11 +803,11 @@ class Flow:
 
     def check_order(self, env: Env, ins: Call, summary: Summary, arguments: list[str]) -> None:
         """The locks a called function takes come after those held here."""
-        for identity in summary.acquires:
+        for identity, (_, _, released) in summary.acquires.items():
             name = self.translate(identity, arguments)
             if name:
-                self.result.summary.acquires.setdefault(name, (ins.line, ins.callee))
-                self.edges_to(env, ins.line, name, ins.callee)
+                free = frozenset(inward(x, arguments, "") for x in released) if released else frozenset()
+                self.edges_to(env, ins.line, name, ins.callee, free)
 
     def translate(self, identity: str, arguments: list[str]) -> str:
         """The identity of a lock a called function takes through its parameter."""
@@ -744,13 +816,21 @@ class Flow:
         key = inward(identity, arguments, "")
         return self.identity(key) if key else ""
 
-    def edges_to(self, env: Env, line: int, taken: str, callee: str) -> None:
-        """Notes that a lock is taken while others are held."""
+    def edges_to(
+        self, env: Env, line: int, taken: str, callee: str, free: frozenset[str] = frozenset()
+    ) -> None:
+        """Notes that a lock is taken while others are held, but for those that the callee gives up before."""
+        given_up = {outward(self.function, k, "") for k in free}
         if not taken:
             return
-        self.result.summary.acquires.setdefault(taken, (line, callee))
+        given_up |= {outward(self.function, k, "") for k, s in env.locks.items() if s[0] == "R"}
+        known = self.result.summary.acquires.get(taken)
+        if known is None:
+            self.result.summary.acquires[taken] = (line, callee, sorted(given_up - {""}))
+        elif known[2]:
+            self.result.summary.acquires[taken] = (*known[:2], [x for x in known[2] if x in given_up])
         for key, status in env.locks.items():
-            if held(status):
+            if held(status) and key not in free:
                 before = self.identity(key)
                 if self.two_level and self.classes.get(key) in (self.rules.driver, self.rules.object):
                     continue  # the two-level rule has its own words for that
@@ -849,7 +929,8 @@ class Flow:
             self.report("exit-locked", line, "", what, self._typed(*keys), places)
         result.summary.outcomes = simplify(outcomes)
         result.findings = list(self.found.values())
-        result.candidates = list(self.pending.values())
+        given = {key for _, _, _, locks, _ in self.exits for key, status in locks if status[0] == "R"}
+        result.candidates = [c for c in self.pending.values() if c.kind == "exit-locked" or c.key in given]
         result.edges = list(self.edges.values())
         return result
 
@@ -954,7 +1035,8 @@ def _shown(key: str) -> str:
 
 
 def _type_name(name: str) -> str:
-    return name.removeprefix("struct ").lstrip("_")
+    plain = name.removeprefix("struct ").lstrip("_")
+    return "" if plain == "void" else plain
 
 
 def _sign(value: int) -> int:

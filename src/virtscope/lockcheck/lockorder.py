@@ -93,7 +93,7 @@ def chain(functions: dict[str, Function], results: dict[str, Result], key: str, 
         if result is None or edge.taken not in result.summary.acquires or callee not in functions:
             return out
         function = functions[callee]
-        line, callee = result.summary.acquires[edge.taken]
+        line, callee, _ = result.summary.acquires[edge.taken]
     out.append(Place(function.file, line, f"{function.name} takes {edge.taken}"))
     return out
 

@@ -16,6 +16,7 @@ from . import dataflow, lockorder
 from .dataflow import Candidate, Result
 from .findings import Finding, Place
 from .ir import Function, Unit
+from .prepare import static_name
 from .rules import RuleSet
 from .summaries import Summary
 
@@ -62,7 +63,27 @@ def collect(units: Iterable[Unit], rules: RuleSet, named: Iterable[str] = ()) ->
     for key, function in program.functions.items():
         if function.key in table_functions or function.name in wanted or key in wanted:
             program.entries.add(key)
+    program.rules.recursive = frozenset(_made_recursive(program))
     return program
+
+
+def _made_recursive(program: Program) -> Iterable[str]:
+    """Identities of the locks that some call initialises as recursive."""
+    wanted = {name for name, e in program.rules.functions if e.operation == "recursive_init"}
+    if not wanted:
+        return
+    for function in program.functions.values():
+        for block in function.blocks:
+            for ins in block.code:
+                if ins[0] == "C" and ins[2] in wanted:
+                    for effect in program.rules.effects(ins[2]):
+                        path = (
+                            ins[3][effect.argument].removeprefix("&") if effect.argument < len(ins[3]) else ""
+                        )
+                        if path in function.classes:
+                            yield function.classes[path][0]
+                        elif path in function.variables:
+                            yield static_name(path, function.variables[path], function)[1:]
 
 
 def callees(function: Function) -> set[str]:
@@ -166,12 +187,16 @@ def _judge(program: Program, shown: set[str]) -> list[Finding]:
     return [
         candidate.finding
         for key, candidate in candidates
-        if key in shown and candidate.kind in kinds and _blamed(key, candidate, meant)
+        if key in shown
+        and candidate.kind in kinds
+        and _blamed(key, candidate, meant, program.rules.may_help(program.functions[key].name))
     ]
 
 
-def _blamed(key: str, candidate: Candidate, meant: set[tuple[str, str, str]]) -> bool:
+def _blamed(key: str, candidate: Candidate, meant: set[tuple[str, str, str]], helps: bool) -> bool:
     if candidate.lock and (candidate.kind, key, candidate.lock) in meant:
+        return False
+    if not candidate.lock and helps:
         return False
     # What a called function did by mistake is that function's, not its callers'.
     return not candidate.origin[0] or (candidate.kind, *candidate.origin) in meant

@@ -54,11 +54,13 @@ class Effect:
     """What a call does to a lock.
 
     Attributes:
-        operation: lock, shared, unlock, trylock, tryshared, fetch, guard, release or wait.
+        operation: lock, shared, unlock, trylock, tryshared, fetch, guard, release, wait, destroy, steal or
+            recursive_init.
         lock: the name of the lock class.
         argument: which argument is the lock: its index, -1 for the returned value, -2 for none (one lock
             without a variable).
         success: the signs of the returned value that mean the lock was taken; ANY when it always is.
+        failure: the signs that mean it was not; all others by default.
         clears: the variable whose address is passed is NULL afterwards.
     """
 
@@ -66,6 +68,7 @@ class Effect:
     lock: str
     argument: int
     success: int = ANY
+    failure: int = 0
     clears: bool = False
 
 
@@ -80,6 +83,8 @@ class LockClass:
             ``type``.
         recursive: taking it again while it is held is allowed.
         order: whether it takes part in the lock-order check.
+        facet: another lock of the same object, which its functions take the object for.
+        created: globs of functions that make a new object and return it locked; destroying it needs no unlock.
     """
 
     name: str
@@ -87,6 +92,8 @@ class LockClass:
     identity: str = "path"
     recursive: bool = False
     order: bool = True
+    created: tuple[str, ...] = ()
+    facet: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +113,9 @@ class RuleSet:
         entries: struct types whose initialisers name the entry points; empty means every function is looked
             at.
         driver, gets: the outer and the inner lock class of the two-level rule, or empty.
+        defines: macros that make the code easier to read; the files are parsed with them.
         checks: the kinds of mistake reported.
+        recursive: identities of locks that some call makes recursive; known once the program is.
         helpers: matches names of functions that may return with a lock held, or release one of their
             caller's.
     """
@@ -123,9 +132,11 @@ class RuleSet:
     forbidden: tuple[Forbidden, ...] = ()
     helpers: str = ""
     never_returns: tuple[str, ...] = ()
+    defines: tuple[str, ...] = ()
     skip_functions: tuple[str, ...] = ()
     skip_files: tuple[str, ...] = ()
     text: str = ""
+    recursive: frozenset[str] = frozenset()
     _exact: dict[str, list[Effect]] = field(default_factory=dict)
     _globs: list[tuple[re.Pattern[str], Effect]] = field(default_factory=list)
     _helpers: re.Pattern[str] | None = None
@@ -157,6 +168,10 @@ class RuleSet:
                 f for f in self.forbidden if any(re.match(translate(p), function) for p in f.calls)
             ]
         return self._forbids[function]
+
+    def creates(self, lock: str, function: str) -> bool:
+        """Whether a function makes new objects of a lock class."""
+        return any(re.match(translate(g), function) for g in self.locks[lock].created)
 
     def may_help(self, function: str) -> bool:
         """Whether the function's name says that it locks or unlocks for its caller."""
@@ -222,10 +237,23 @@ _TOP: tuple[str, ...] = (
     "forbid",
     "helpers",
 )
-_TOP = (*_TOP, "never_returns", "skip")
-_OPERATIONS = ("lock", "shared", "unlock", "trylock", "tryshared", "fetch", "guard", "release", "wait")
-_LOCK = ("name", "types", "identity", "recursive", "ordered", *_OPERATIONS)
-_FUNCTION = ("function", "argument", "success", "clears")
+_TOP = (*_TOP, "never_returns", "defines", "skip")
+_OPERATIONS: tuple[str, ...] = (
+    "lock",
+    "shared",
+    "unlock",
+    "trylock",
+    "tryshared",
+    "fetch",
+    "guard",
+    "release",
+    "wait",
+    "destroy",
+    "steal",
+    "recursive_init",
+)
+_LOCK = ("name", "types", "identity", "recursive", "ordered", "created", "facet", *_OPERATIONS)
+_FUNCTION = ("function", "argument", "success", "failure", "clears")
 
 
 def _merge(rules: RuleSet, name: str, above: list[str]) -> None:
@@ -245,6 +273,7 @@ def _merge(rules: RuleSet, name: str, above: list[str]) -> None:
     rules.title = str(data.get("title", rules.title))
     rules.entries += source.strings(data, "entries")
     rules.never_returns += source.strings(data, "never_returns")
+    rules.defines += source.strings(data, "defines")
     for row in source.tables(data, "lock"):
         _lock(rules, source, row)
     if "two_level" in data:
@@ -296,6 +325,8 @@ def _lock(rules: RuleSet, source: _Source, row: dict[str, Any]) -> None:
         identity,
         bool(row.get("recursive", False)),
         bool(row.get("ordered", True)),
+        source.strings(row, "created"),
+        bool(row.get("facet", False)),
     )
     for operation in _OPERATIONS:
         for item in row.get(operation, []) if isinstance(row.get(operation, []), list) else [row[operation]]:
@@ -328,9 +359,13 @@ def _effect(source: _Source, operation: str, lock: str, item: Any) -> tuple[str,
         success = _SUCCESS[str(item["success"])]
     elif operation in ("trylock", "tryshared"):
         source.wrong(operation, f"{function}: say which result means success (one of {', '.join(_SUCCESS)})")
+    failure = ANY & ~success
+    if "failure" in item:
+        source.one_of("failure", str(item["failure"]), tuple(_SUCCESS))
+        failure = _SUCCESS[str(item["failure"])]
     if not re.fullmatch(r"[\w*?\[\]!-]+", function):
         source.wrong(operation, f'"{function}" is no function name')
-    return function, Effect(operation, lock, argument, success, bool(item.get("clears", False)))
+    return function, Effect(operation, lock, argument, success, failure, bool(item.get("clears", False)))
 
 
 class _Source:

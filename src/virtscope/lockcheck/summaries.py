@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .ir import Function
-from .paths import rebase, root
+from .paths import rebase, root, under
 from .rules import ANY
 
 Changes = tuple[tuple[str, str], ...]
@@ -39,7 +39,7 @@ class Summary:
     outcomes: list[Outcome] = field(default_factory=list)
     needs: dict[str, str] = field(default_factory=dict)
     classes: dict[str, str] = field(default_factory=dict)
-    acquires: dict[str, tuple[int, str]] = field(default_factory=dict)
+    acquires: dict[str, tuple[int, str, list[str]]] = field(default_factory=dict)
     calls: dict[str, tuple[int, str]] = field(default_factory=dict)
 
     @property
@@ -58,8 +58,9 @@ class Summary:
             (mask, tuple((k, s) for k, s in changed), tuple((k, m) for k, m in conditions))
             for mask, changed, conditions in row[0]
         ]
-        pairs = [{k: (int(v[0]), str(v[1])) for k, v in part.items()} for part in row[3:5]]
-        return cls(outcomes, row[1], row[2], pairs[0], pairs[1])
+        acquires = {k: (int(v[0]), str(v[1]), [str(x) for x in v[2]]) for k, v in row[3].items()}
+        calls = {k: (int(v[0]), str(v[1])) for k, v in row[4].items()}
+        return cls(outcomes, row[1], row[2], acquires, calls)
 
 
 NOTHING = Summary()
@@ -73,13 +74,13 @@ def outward(function: Function, key: str, returned: str) -> str:
         key: the path.
         returned: the path that the exit in question returns, or an empty string.
     """
-    if key.startswith(("::", "@")):
-        return key
     if key.endswith("~"):
         return ""
+    if returned and returned[0] not in "#&?" and under(key, returned):
+        return "$r" + key[len(returned) :]
+    if key.startswith(("::", "@")):
+        return key
     start = root(key)
-    if returned and start == returned:
-        return rebase(key, start, "$r")
     variable = function.variables.get(start)
     if variable is None or variable.kind != "param" or not variable.pointer:
         return ""
