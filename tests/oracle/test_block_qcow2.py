@@ -244,8 +244,10 @@ def test_images_that_qemu_has_open(folder: Path, tmp_path: Path) -> None:
         shutil.copy(folder / f"{name}.qcow2", tmp_path)
     path = tmp_path / "overlay.qcow2"
     daemon = subprocess.Popen(
-        [shutil.which("qemu-system-x86_64") or "qemu-system-x86_64", "-M", "none", "-display", "none"]
-        + ["-S", "-monitor", "stdio", "-drive", f"if=none,file={path}"],
+        [
+            *("qemu-system-x86_64", "-M", "none", "-display", "none"),
+            *("-S", "-monitor", "stdio", "-drive", f"if=none,file={path}"),
+        ],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
     )

@@ -56,10 +56,12 @@ def in_sync(
         The legs, and whether all parity of the array has been written.
     """
     states: list[Record | None] = []
-    for meta in metas:
+    problems = {}
+    for index, meta in enumerate(metas):
         try:
             states.append(DmRaidSuperblock.match(meta.read_at(0, 512)))
-        except VirtscopeError:
+        except VirtscopeError as error:
+            problems[index] = str(error)
             states.append(None)
     known = [state for state in states if state is not None]
     if not known:
@@ -73,7 +75,7 @@ def in_sync(
         if newest.failed_devices >> index & 1:
             why = f"leg {index} of {name} had failed"
         elif state is None:
-            why = f"nothing is known of leg {index} of {name}"
+            why = problems.get(index, f"nothing is known of leg {index} of {name}")
         elif state.events + 1 < newest.events:
             why = f"leg {index} of {name} is older than the others"
         elif state.disk_recovery_offset != _DONE:

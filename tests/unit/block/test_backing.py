@@ -49,19 +49,24 @@ def test_a_description_may_cut_or_replace_the_chain() -> None:
     cut = parse_reference("json:" + json.dumps({"driver": "qcow2", "file": file, "backing": None}), "/t")
     assert cut.backing is False
     other = {"driver": "raw", "file": {"driver": "file", "filename": "/c"}}
-    replaced = parse_reference("json:" + json.dumps({"driver": "qcow2", "file": file, "backing": other}),
-    "/t") assert not isinstance(replaced.backing, bool)
+    described = {"driver": "qcow2", "file": file, "backing": other}
+    replaced = parse_reference("json:" + json.dumps(described), "/t")
+    assert not isinstance(replaced.backing, bool)
     assert replaced.backing is not None
     assert (replaced.backing.path, replaced.backing.format) == ("/c", "raw")
 
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=6) | st.sampled_from(["file", "raw", "/x"]),
-    lambda inner: st.lists(inner, max_size=3)
-    | st.dictionaries(
-        st.sampled_from(["driver", "file", "filename", "backing", "offset", "size", "file.filename", "x.y"]),
-        inner,
-        max_size=4,
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(
+                ["driver", "file", "filename", "backing", "offset", "size", "file.filename", "x.y"]
+            ),
+            inner,
+            max_size=4,
+        )
     ),
     max_leaves=12,
 )
