@@ -65,6 +65,10 @@ class TransientDomain:
             host_libvirt._ask(self._libvirt, self._domain.destroy, _PATIENCE * 3, "libvirt")
         self._disconnect()
 
+    def leave(self) -> None:
+        """Disconnect; libvirt then destroys what is left of it, in its own time."""
+        self._disconnect()
+
     def _disconnect(self) -> None:
         with contextlib.suppress(self._libvirt.libvirtError):
             self._connection.close()

@@ -139,8 +139,14 @@ class Sandbox:
         except BaseException:
             session.abandon()
             raise
+        self.prepare(session)
+        return session
+
+    def prepare(self, session: Session) -> None:
+        """Tell a session what its commands get that do not say otherwise."""
+        definition = self.definition
         who = definition.who()
-        limits = [(6, definition.limits.pids)] if definition.limits.pids and base.machine else []
+        limits = [(6, definition.limits.pids)] if definition.limits.pids else []
         session.defaults(
             identity=who,
             environment=self.clean_environment(who),
@@ -148,7 +154,6 @@ class Sandbox:
             limits=[(what, most) for what, most in limits if most],
             keep_capabilities=self.keep_capabilities,
         )
-        return session
 
     def clean_environment(self, who: Identity) -> dict[str, str]:
         """The environment of commands: who, where, how to talk, and what was set on purpose."""

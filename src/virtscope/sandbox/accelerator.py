@@ -47,6 +47,26 @@ def explanation(accelerator: str) -> str:
     return f"software emulation: {why}"
 
 
+def to_be_said(choice: str) -> str:
+    """The explanation, the first time after a boot of the host that somebody asks; else nothing."""
+    if choice == "kvm":
+        return ""
+    from virtscope.sandbox import cache
+
+    path = cache.cache_directory() / "said"
+    now = _host() + choice
+    try:
+        if path.read_text() == now:
+            return ""
+    except OSError:
+        pass
+    sentence = (
+        explanation(usable() if choice == "auto" else choice) if choice == "auto" else "software emulation"
+    )
+    path.write_text(now)
+    return sentence
+
+
 def tsc_khz() -> int:
     """The rate of the host's time stamp counter in kHz, 0 if the host does not say."""
     try:

@@ -95,7 +95,7 @@ def start(definition: Definition) -> tuple[Session, Base]:
         if group:
             session.on_close.append(group.remove)
         return session, base
-    if name.startswith(("qemu://", "lxc://")):
+    if "://" in name and name.startswith(("qemu", "lxc")):
         from virtscope.sandbox import libvirt_backend
 
         return libvirt_backend.start(definition)
@@ -133,7 +133,7 @@ def describe(definition: Definition) -> str:
         from virtscope.sandbox import namespaces
 
         return shlex.join(namespaces.command_line(definition)).replace("\0self", "virtscope-init")
-    if name.startswith(("qemu://", "lxc://")):
+    if "://" in name and name.startswith(("qemu", "lxc")):
         from virtscope.sandbox import libvirt_backend
 
         return libvirt_backend.domain_xml(definition)

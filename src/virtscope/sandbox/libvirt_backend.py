@@ -27,8 +27,9 @@ SHARED_CACHE = Path("/var/cache/virtscope/sandbox")
 class DomainMachine:
     """A libvirt domain as a session's machine."""
 
-    def __init__(self, domain: libvirt_domains.TransientDomain) -> None:
+    def __init__(self, domain: libvirt_domains.TransientDomain, *, holds_images: bool = False) -> None:
         self._domain = domain
+        self._holds_images = holds_images
         self._gone = False
 
     def poll(self) -> str | None:
@@ -37,11 +38,14 @@ class DomainMachine:
             return None
         return "the libvirt domain ended"
 
-    def kill(self) -> None:
-        """Destroy it."""
+    def kill(self, *, said_goodbye: bool = False) -> None:
+        """Destroy it; one that has ended by itself is left to libvirt, which is slow to take note."""
         if not self._gone:
             self._gone = True
-            self._domain.destroy()
+            if said_goodbye and not self._holds_images:
+                self._domain.leave()
+            else:
+                self._domain.destroy()
 
 
 def is_container(uri: str) -> bool:
@@ -165,11 +169,12 @@ def _machine_xml(definition: Definition, name: str, channel: str) -> str:
         )
         if value
     )
+    tuning = f"<iotune>{tune}</iotune>" if tune else ""
     disks = "\n    ".join(
         f"<disk type='file' device='disk'><driver name='qemu' type={quoteattr(disk.format)}/>"
         f"<source file={quoteattr(os.path.realpath(disk.path))}/>"
         f"<target dev='vd{chr(ord('a') + number)}' bus='virtio'/><serial>{disk.serial}</serial>"
-        f"{'<readonly/>' if disk.read_only else ''}{f'<iotune>{tune}</iotune>' if tune else ''}{address}</disk>"
+        f"{'<readonly/>' if disk.read_only else ''}{tuning}{address}</disk>"
         for number, disk in enumerate(qemu.disks(definition))
     )
     kind = "kvm" if form.accelerator == "kvm" else "qemu"
@@ -246,7 +251,7 @@ def start(definition: Definition) -> tuple[Session, plan.Base]:
         except BaseException:
             runtime.remove_folder(folder)
             raise
-        session = Session(ours, DomainMachine(domain))
+        session = Session(ours, DomainMachine(domain, holds_images=bool(qemu.disks(definition))))
         session.on_close.append(lambda: runtime.remove_folder(folder))
         base = plan.Base(machine=True, transport="9p")
     try:

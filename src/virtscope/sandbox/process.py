@@ -107,8 +107,9 @@ class HostProcess:
             time.sleep(0.002)
         return True
 
-    def kill(self) -> None:
-        """End it and reap it."""
+    def kill(self, *, said_goodbye: bool = False) -> None:
+        """End it and reap it; what it said before makes no difference to a process."""
+        del said_goodbye
         if self._status is None:
             with contextlib.suppress(ProcessLookupError):
                 if self._guarded:
@@ -147,10 +148,10 @@ class Group:
                 return end
         return self.processes[0].poll()
 
-    def kill(self) -> None:
+    def kill(self, *, said_goodbye: bool = False) -> None:
         """End all of them."""
         for process in self.processes:
-            process.kill()
+            process.kill(said_goodbye=said_goodbye)
 
 
 def program(name: str, *places: str) -> str:

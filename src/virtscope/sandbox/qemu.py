@@ -299,6 +299,9 @@ def prepare_overlay(definition: Definition) -> None:
 
 def snapshot_fits(definition: Definition, form: Shape) -> bool:
     """Whether a snapshot can stand for this machine: nothing but the root export and the channel."""
+    # A machine of another user would have to be able to write to the file that all machines start from.
+    if definition.who().uid != os.geteuid() and os.geteuid() == 0:
+        return False
     plain = not disks(definition) and not plan.exports(definition) and definition.display is None
     return plain and definition.network.kind == "none" and form.transport == "9p" and not definition.console
 

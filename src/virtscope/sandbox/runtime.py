@@ -38,10 +38,10 @@ def is_left_over(name: str) -> bool:
 def folder() -> Path:
     """Where running sandboxes keep their sockets; only this user can look into it."""
     base = os.environ.get("XDG_RUNTIME_DIR")
-    if os.geteuid() == 0:
-        path = Path("/run/virtscope-sandbox")
-    elif base and os.access(base, os.W_OK):
+    if base and os.access(base, os.W_OK):
         path = Path(base, "virtscope-sandbox")
+    elif os.geteuid() == 0:
+        path = Path("/run/virtscope-sandbox")
     else:
         path = Path(f"/tmp/virtscope-sandbox-{os.geteuid()}")
     path.mkdir(mode=0o711 if os.geteuid() == 0 else 0o700, exist_ok=True)

@@ -54,8 +54,12 @@ class Machine(Protocol):
     def poll(self) -> str | None:
         """None while it runs, else one sentence about its end."""
 
-    def kill(self) -> None:
-        """End it now and wait until nothing is left of it."""
+    def kill(self, *, said_goodbye: bool = False) -> None:
+        """End it now and wait until nothing is left of it.
+
+        Args:
+            said_goodbye: its init has ended everything and written everything back.
+        """
 
 
 class Sink:
@@ -192,6 +196,15 @@ class Session:
         """The process or domain that runs the sandbox."""
         return self._machine
 
+    @property
+    def channel(self) -> socket.socket:
+        """The socket to the guest's init."""
+        return self._channel
+
+    def lend(self) -> None:
+        """Give the channel away: from now on only the machine's life is ours."""
+        self._channel.close()
+
     def wait_ready(self, deadline: float) -> None:
         """Wait until the guest's init speaks.
 
@@ -241,13 +254,14 @@ class Session:
         try:
             if orderly and self._ended is None:
                 self._outgoing += wire.frame(wire.BYE)
-                self.pump(
-                    lambda: any(kind == wire.GONE for kind, _ in self._answers), time.monotonic() + patience
-                )
+                self.pump(self._said_goodbye, time.monotonic() + patience)
         except SandboxError:
             pass
         finally:
             self.abandon()
+
+    def _said_goodbye(self) -> bool:
+        return any(kind == wire.GONE for kind, _ in self._answers)
 
     def abandon(self) -> None:
         """End the sandbox at once."""
@@ -257,7 +271,7 @@ class Session:
                 sink.close()
         self._runs.clear()
         try:
-            self._machine.kill()
+            self._machine.kill(said_goodbye=self._said_goodbye())
         finally:
             self._channel.close()
             while self.on_close:

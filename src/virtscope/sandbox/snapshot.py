@@ -25,6 +25,7 @@ from virtscope.sandbox.definition import Definition
 from virtscope.sandbox.session import Session
 
 PATIENCE = 30.0
+KEPT = 6
 
 
 def resume(
@@ -45,11 +46,11 @@ def resume(
                 failed.write_bytes(b"")
                 return None
     try:
+        os.utime(state)
         return _start(definition, form, boot, memory, state, launch)
-    except SandboxError:
-        # Not worth a failure: boot instead, and do not try this one again.
-        with contextlib.suppress(OSError):
-            failed.write_bytes(b"")
+    except (SandboxError, FileNotFoundError):
+        # Not worth a failure: boot instead, and let the next start make a new one.
+        state.unlink(missing_ok=True)
         return None
 
 
@@ -87,6 +88,7 @@ def _create(
         session.abandon()
         temporary.rename(memory)
         saved.rename(state)
+        _prune(state.parent)
         return True
     except SandboxError:
         return False
@@ -97,6 +99,16 @@ def _create(
         theirs.close()
         temporary.unlink(missing_ok=True)
         saved.unlink(missing_ok=True)
+
+
+def _prune(folder: Path) -> None:
+    """Forget all but the snapshots used last: each holds what a booted machine keeps in memory."""
+    states = sorted(folder.glob("snapshot-*.state"), key=lambda path: path.stat().st_mtime, reverse=True)
+    for state in states[KEPT:]:
+        state.unlink(missing_ok=True)
+    for memory in folder.glob("snapshot-*.ram"):
+        if not memory.with_suffix(".state").exists():
+            memory.unlink(missing_ok=True)
 
 
 def _start(
