@@ -13,7 +13,7 @@ import selectors
 import signal
 import struct
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from typing import TypeVar
 
 Result = TypeVar("Result")
@@ -84,7 +84,7 @@ def run_parallel(
     workers: int,
     timeout: float,
     failed: Callable[[str, str], Result],
-) -> Iterator[Result]:
+) -> Generator[Result, None, None]:
     """The results of `jobs`, in their order, as soon as each and all before it are there.
 
     Args:
