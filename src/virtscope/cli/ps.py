@@ -147,7 +147,7 @@ def _default_columns(args: argparse.Namespace) -> tuple[str, ...]:
         "psr": args.extra_full and not long,
         "wchan": long,
         "stime": full,
-        "tty": True,
+        "tname": True,
         "time": True,
         "cmd": full,
         "ucmd": not full,
@@ -182,7 +182,10 @@ class _Branched(Process):
 
 
 class _Choice:
-    """Which processes are wanted: those that any of ps's lists names, in one of the states asked for."""
+    """Which processes are wanted: those that any of ps's lists names, in one of the states asked for.
+
+    Threads are chosen with their process.
+    """
 
     def __init__(self, args: argparse.Namespace) -> None:
         self.pids: set[int] = _union(args.pid)
@@ -193,10 +196,17 @@ class _Choice:
         self._sessions: set[int] = _union(args.sid)
         self._terminals = {name.removeprefix("/dev/") for name in _union(args.tty)}
         self._states = "R" if args.running else args.state
+        self._leaders: dict[int, bool] = {}
         self.by_facts = bool(self._users or self._parents or self._sessions or self._terminals)
         self.needs_types = self.by_facts or self._states is not None
 
     def __call__(self, row: Process) -> bool:
+        if row.pid != row.tgid and row.tgid in self._leaders:
+            return self._leaders[row.tgid]
+        chosen = self._leaders[row.tgid] = self._is_chosen(row)
+        return chosen
+
+    def _is_chosen(self, row: Process) -> bool:
         if self._states is not None and (row.state is None or row.state not in self._states):
             return False
         if not (self.pids or self.names or self.by_facts):
@@ -253,7 +263,8 @@ def _tree(rows: Iterator[Process], args: argparse.Namespace) -> Iterator[Process
         else:
             children.setdefault(parent, []).append(pid)
     shown: set[int] = set()
-    for top in [*tops, *threads]:  # the second time round: what a corrupt guest's circles have left over
+    # ps shows the last tree first. The second time round gets what circles in a corrupt guest have left over.
+    for top in [*reversed(tops), *threads]:
         pending = [(top, "", "")]
         while pending:
             pid, branch, below = pending.pop()

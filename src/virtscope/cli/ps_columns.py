@@ -13,6 +13,7 @@ from virtscope.cli.command import Column
 from virtscope.kernel.processes import Facts, Process
 
 _SECOND = 1_000_000_000
+_DAY = 86400 * _SECOND
 _NONE = Facts(0)
 _CPU = Facts.TIMES | Facts.IDS
 _PRIVILEGE_BITS = 7
@@ -34,7 +35,7 @@ def command_line(row: Process) -> str:
 
 
 def _name(row: Process) -> str:
-    return f"{row.comm} <defunct>" if row.state == "Z" else row.comm
+    return row.comm
 
 
 def _tree(value: Callable[[Process], str]) -> Callable[[Process], str]:
@@ -72,29 +73,31 @@ def _percent(value: float | None) -> str:
     return "-" if value is None else f"{value:.1f}"
 
 
-def _now(row: Process) -> datetime | None:
-    """The guest's wall clock when its process was read."""
-    if row.start is None or row.elapsed_ns is None:
+def _started(row: Process) -> datetime | None:
+    """When it started, as ps reckons: whole seconds since a boot that is cut off to whole seconds too."""
+    if row.start is None or row.start_since_boot_ns is None:
         return None
-    return row.start + timedelta(microseconds=row.elapsed_ns // 1000)
+    boot = row.start - timedelta(microseconds=row.start_since_boot_ns // 1000)
+    return boot.replace(microsecond=0) + timedelta(seconds=row.start_since_boot_ns // _SECOND)
 
 
 def _start_time(row: Process) -> str | None:
     """Hours and minutes today, the day in this year, else the year."""
-    now = _now(row)
-    if row.start is None or now is None:
+    started = _started(row)
+    if started is None or row.elapsed_ns is None:
         return None
-    if row.start.year != now.year:
-        return f"{row.start:%Y}"
-    return f"{row.start:%H:%M}" if row.start.date() == now.date() else f"{row.start:%b%d}"
+    now = started + timedelta(seconds=row.elapsed_ns // _SECOND)
+    if started.year != now.year:
+        return f"{started:%Y}"
+    return f"{started:%H:%M}" if started.date() == now.date() else f"{started:%b%d}"
 
 
 def _start(row: Process) -> str | None:
     """The time of day when it started in the last 24 hours, else the day."""
-    now = _now(row)
-    if row.start is None or now is None:
+    started = _started(row)
+    if started is None or row.elapsed_ns is None:
         return None
-    return f"{row.start:%H:%M:%S}" if now - row.start < timedelta(days=1) else f"{row.start:%b %d}"
+    return f"{started:%H:%M:%S}" if row.elapsed_ns < _DAY else f"{started:%b %d}"
 
 
 _CLASSES = {
@@ -109,12 +112,26 @@ _CLASSES = {
 }
 
 
+def _nice(row: Process) -> int | None:
+    return row.nice if row.policy in ("other", "batch") else None
+
+
 def _namespace(kind: str) -> Callable[[Process], int | None]:
     return lambda row: getattr(row.namespaces, kind) if row.namespaces is not None else None
 
 
-def _terminal(value: str | None) -> str:
-    return "-" if value is None else value or "?"
+def _terminal(name: str, heading: str, *aliases: str) -> tuple[Facts, Column]:
+    return _column(
+        Facts.IDS,
+        name,
+        heading,
+        lambda row: row.tty,
+        "the controlling terminal",
+        *aliases,
+        show=lambda value: "-" if value is None else value or "?",
+        left=True,
+        width=8,
+    )
 
 
 def _gone(value: Any) -> str:
@@ -219,18 +236,8 @@ _TABLE = (
         show=lambda value: "-" if value is None else ",".join(map(str, value)),
         left=True,
     ),
-    _column(
-        Facts.IDS,
-        "tty",
-        "TTY",
-        lambda row: row.tty,
-        "the controlling terminal",
-        "tt",
-        "tname",
-        show=_terminal,
-        left=True,
-        width=8,
-    ),
+    _terminal("tty", "TT", "tt"),
+    _terminal("tname", "TTY"),
     _column(
         Facts.IDS,
         "tpgid",
@@ -240,11 +247,13 @@ _TABLE = (
         show=_gone,
     ),
     # Whose it is
-    _ids("uid", "UID", "euid", "the effective user id", "euid"),
+    _ids("uid", "UID", "euid", "the effective user id"),
+    _ids("euid", "EUID", "euid", "the effective user id"),
     _ids("ruid", "RUID", "uid", "the real user id"),
     _ids("suid", "SUID", "suid", "the saved user id", "svuid"),
     _ids("fuid", "FUID", "fsuid", "the user id for access to files", "fsuid"),
-    _ids("gid", "GID", "egid", "the effective group id", "egid"),
+    _ids("gid", "GID", "egid", "the effective group id"),
+    _ids("egid", "EGID", "egid", "the effective group id"),
     _ids("rgid", "RGID", "gid", "the real group id"),
     _ids("sgid", "SGID", "sgid", "the saved group id", "svgid"),
     _ids("fgid", "FGID", "fsgid", "the group id for access to files", "fsgid"),
@@ -284,7 +293,9 @@ _TABLE = (
         show=_gone,
     ),
     _column(_NONE, "psr", "PSR", lambda row: row.processor, "the CPU it last ran on", show=_gone, width=3),
-    _column(_NONE, "ni", "NI", lambda row: row.nice, "the nice value", "nice", show=_gone, width=3),
+    _column(
+        _NONE, "ni", "NI", _nice, "the nice value, where the policy has one", "nice", show=_gone, width=3
+    ),
     _column(
         _NONE,
         "pri",
@@ -416,7 +427,7 @@ _TABLE = (
         Facts.TIMES,
         "lstart",
         "STARTED",
-        lambda row: row.start,
+        _started,
         "when it started, in full",
         show=lambda value: "-" if value is None else f"{value:%a %b %e %H:%M:%S %Y}",
         width=24,

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from virtscope.kernel.kernel import Kernel
     from virtscope.kernel.records import Record
 
+_RESCUER = b"kworker/R-"
+"""How the name of the thread begins that helps out a workqueue; the rest is the queue's name, cut off."""
+
 _SHOWN = 63
 """Bytes of a name that /proc shows."""
 
@@ -31,19 +34,21 @@ def full_name(kernel: Kernel, task: Record) -> bytes:
     if not address:
         return comm
     thread = kernel._pointee(layout, address, "task_struct.worker_private")
-    if task["flags"] & PF_WQ_WORKER:
-        return (comm + _work(kernel, thread["data"]))[:_SHOWN]
+    if task["flags"] & PF_WQ_WORKER and thread["data"] and kernel.has_struct("worker"):
+        return _worker_name(kernel, comm, thread["data"])[:_SHOWN]
     if thread.has("full_name") and thread["full_name"]:
         return kernel.read_cstring(thread["full_name"], _SHOWN + 1)[:_SHOWN]
     return comm
 
 
-def _work(kernel: Kernel, address: int) -> bytes:
-    """What a workqueue's worker does, with `+` before it, or did last, with `-`."""
-    if not address or not kernel.has_struct("worker"):
-        return b""
+def _worker_name(kernel: Kernel, comm: bytes, address: int) -> bytes:
+    """The name of a workqueue's worker, with what it does behind a `+`, or did last behind a `-`."""
     worker = kernel._pointee(kernel.struct("worker"), address, "kthread.data")
+    name = comm
+    if comm.startswith(_RESCUER) and worker["rescue_wq"]:
+        workqueue = worker["rescue_wq"] + kernel.struct("workqueue_struct").offset("name")
+        name = _RESCUER + kernel.read_cstring(workqueue, _SHOWN)
     if not worker["pool"] or not worker["desc"]:
-        return b""
+        return name
     description: bytes = worker["desc"]
-    return (b"+" if worker["current_work"] else b"-") + description
+    return name + (b"+" if worker["current_work"] else b"-") + description

@@ -53,7 +53,7 @@ class FactReader:
         """Drop what was kept of structures that may have changed: the guest is looked at anew."""
         self._pids.clear()
         self._resident = None
-        for name in ("_paths", "_cgroups"):
+        for name in ("_paths", "_cgroups", "_pages_by_space"):
             self.__dict__.pop(name, None)
 
     def basic(self, task: Record) -> dict[str, Any]:
@@ -105,6 +105,7 @@ class FactReader:
         elapsed = max(0, clocks.since_boot_ns - started)
         return {
             "start": clocks.wall(started),
+            "start_since_boot_ns": started,
             "elapsed_ns": elapsed,
             "utime_ns": utime,
             "stime_ns": stime,
@@ -213,10 +214,36 @@ class FactReader:
         if self._resident is None or self._resident[0] != mm.address:
             from virtscope.kernel.process_memory import resident_pages
 
-            signal = task.pointee("signal")
-            threads = threads_of(self._kernel, signal) if signal["nr_threads"] > 1 else iter((task,))
-            self._resident = mm.address, resident_pages(self._kernel, mm, threads)
+            pages = resident_pages(self._kernel, mm)
+            if task.has("rss_stat.count"):
+                pages += self._not_handed_over(task, mm)
+            self._resident = mm.address, max(0, pages)
         return self._resident[1]
+
+    def _not_handed_over(self, task: Record, mm: Record) -> int:
+        """Pages that the threads of an address space have counted, each for itself (kernels before 6.2)."""
+        from virtscope.kernel.process_memory import pages_of_thread
+
+        signal = task.pointee("signal")
+        if mm["mm_users.counter"] > signal["nr_threads"]:
+            # Others use it too: the child of a vfork, or somebody who reads it. Only a look at all tells.
+            return self._pages_by_space.get(mm.address, 0)
+        threads = threads_of(self._kernel, signal) if signal["nr_threads"] > 1 else iter((task,))
+        return sum(map(pages_of_thread, threads))
+
+    @cached_property
+    def _pages_by_space(self) -> dict[int, int]:
+        from virtscope.kernel.process_memory import pages_of_thread
+        from virtscope.kernel.tasks import walk_tasks
+
+        pages: dict[int, int] = {}
+        for leader in walk_tasks(self._kernel):
+            signal = leader.pointee("signal")
+            several = leader["mm"] and signal["nr_threads"] > 1
+            for thread in threads_of(self._kernel, signal) if several else (leader,):
+                if thread["mm"]:
+                    pages[thread["mm"]] = pages.get(thread["mm"], 0) + pages_of_thread(thread)
+        return pages
 
     def _cpu_time(self, task: Record) -> tuple[int, int]:
         """User and system time in nanoseconds."""

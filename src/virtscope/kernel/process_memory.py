@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -14,44 +13,39 @@ if TYPE_CHECKING:
     from virtscope.kernel.records import Record
 
 PAGE_SIZE = 4096
-_FILE, _ANONYMOUS, _SHARED = 0, 1, 3
+_RESIDENT = (0, 1, 3)
 """The counters that make up the resident set: MM_FILEPAGES, MM_ANONPAGES, MM_SHMEMPAGES. (2 is swap.)"""
 
 _MAX_ARGUMENTS = 1 << 17
 """Bytes of a command line that are read: what ps reads at most."""
 
 
-def resident_pages(kernel: Kernel, mm: Record, threads: Iterable[Record]) -> int:
-    """The exact number of resident pages of an address space.
+def resident_pages(kernel: Kernel, mm: Record) -> int:
+    """The number of resident pages that an address space (`mm_struct`) has counted.
 
-    /proc shows the same within the error of the kernel's batched counters: what each CPU (since 6.2) or
-    each thread (before) has not yet added up is added here.
-
-    Args:
-        kernel: the kernel.
-        mm: the `mm_struct`.
-        threads: the `task_struct`s that use it.
+    Since 6.2 this is exact: what each CPU has counted and not yet added up, and what /proc therefore may not
+    show, is added here. Before, its threads' own counts (`pages_of_thread`) have to be added.
     """
-    wanted = (_FILE, _ANONYMOUS, _SHARED)
-    if mm.has("rss_stat[0].counters"):
-        # The counters of one mm are mostly allocated together: one read per CPU gets them all.
-        places = [mm[f"rss_stat[{index}].counters"] for index in wanted]
-        total = sum(mm[f"rss_stat[{index}].count"] for index in wanted)
-        low, span = min(places), max(places) - min(places) + 4
-        together = span <= 256
-        for cpu in kernel.possible_cpus():
-            if together:
-                data = kernel.read(kernel.percpu(low, cpu), span)
-                total += sum(_s32(data, place - low) for place in places)
-            else:
-                total += sum(_s32(kernel.read(kernel.percpu(place, cpu), 4), 0) for place in places)
-    else:
-        total = sum(mm[f"rss_stat.count[{index}].counter"] for index in wanted)
-        for thread in threads:
-            if thread.has("rss_stat.count"):
-                counts = thread["rss_stat.count"]
-                total += sum(counts[index] for index in wanted)
-    return max(0, int(total))
+    if not mm.has("rss_stat[0].counters"):
+        return sum(mm[f"rss_stat.count[{index}].counter"] for index in _RESIDENT)
+    # The counters of one mm are mostly allocated together: one read per CPU gets them all.
+    places = [mm[f"rss_stat[{index}].counters"] for index in _RESIDENT]
+    total: int = sum(mm[f"rss_stat[{index}].count"] for index in _RESIDENT)
+    low, span = min(places), max(places) - min(places) + 4
+    together = span <= 256
+    for cpu in kernel.possible_cpus():
+        if together:
+            data = kernel.read(kernel.percpu(low, cpu), span)
+            total += sum(_s32(data, place - low) for place in places)
+        else:
+            total += sum(_s32(kernel.read(kernel.percpu(place, cpu), 4), 0) for place in places)
+    return total
+
+
+def pages_of_thread(task: Record) -> int:
+    """The pages a thread has added to its address space and not yet handed over, in kernels before 6.2."""
+    counts = task["rss_stat.count"]
+    return sum(counts[index] for index in _RESIDENT)
 
 
 def _s32(data: bytes, offset: int) -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from virtscope.errors import CorruptData, NotMapped, UnknownLayout
@@ -90,6 +90,7 @@ class Process:
         threads: how many threads the process has.
         inner_pids: its ids in the PID namespaces it is in, from the outermost (which is `pid`) inwards.
         start: when it started (UTC).
+        start_since_boot_ns: the same, since the guest's boot.
         elapsed_ns: how long ago that was, when the guest's clock was last updated.
         utime_ns: CPU time spent in user mode, of all threads (of the thread, when threads are listed).
         stime_ns: the same in kernel mode.
@@ -138,6 +139,7 @@ class Process:
     threads: int | None = None
     inner_pids: tuple[int, ...] | None = None
     start: datetime | None = None
+    start_since_boot_ns: int | None = None
     elapsed_ns: int | None = None
     utime_ns: int | None = None
     stime_ns: int | None = None
@@ -205,12 +207,16 @@ def processes(
 def _filter(
     pids: Collection[int] | None, names: Collection[str] | None, threads: bool
 ) -> Callable[[Process], bool]:
+    """Whether a row is wanted. Threads, which come behind their leader, are so by their process's name."""
     short = {name.encode()[:_COMM_LENGTH].decode(errors="ignore") for name in names or ()}
+    named: set[int] = set()
 
     def wanted(row: Process) -> bool:
+        if names is not None and (row.comm in names or row.comm in short) and row.pid == row.tgid:
+            named.add(row.tgid)
         if pids is not None and row.tgid not in pids and not (threads and row.pid in pids):
             return False
-        return names is None or row.comm in names or row.comm in short
+        return names is None or row.tgid in named
 
     return wanted
 
@@ -260,7 +266,7 @@ class _Listing:
                 raise UnknownLayout("threads cannot be listed: this kernel has no type information (BTF)")
             self._note("this kernel has no type information (BTF): only ids and names of processes are known")
         # What a running process replaces when it executes, exits or changes its identity.
-        members = (
+        members: tuple[str, ...] = (
             "tgid",
             "signal",
             "mm",
@@ -271,6 +277,9 @@ class _Listing:
             "thread_pid",
             "real_parent",
         )
+        if Facts.WAIT in facts:
+            members = (*members, "nvcsw", "nivcsw")  # it has not run meanwhile, so its stack is what it was
+        self._waits = Facts.WAIT in facts
         self._identity = ("pid", *(member for member in members if self._layout.has(member)))
 
     def tasks(self) -> Iterator[Record]:
@@ -370,7 +379,8 @@ class _Listing:
             if row is not None and self._is_same(task, now):
                 return row
             task = now
-        return self._row(task, whole=False)
+        row = self._row(task, whole=False)
+        return replace(row, wchan=None) if self._waits else row
 
     def _look_anew(self) -> None:
         self._kernel.refresh()
