@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from virtscope.fs.ext4.superblock import INCOMPAT_RECOVER, identity, read_superblock
+from virtscope.fs.ext4.superblock import COMPAT_HAS_JOURNAL, INCOMPAT_RECOVER, identity, read_superblock
 
 if TYPE_CHECKING:
     from virtscope.block.source import BlockSource
@@ -28,6 +28,10 @@ def identify(source: BlockSource) -> Identity:
 def open_filesystem(source: BlockSource, *, replay: bool = True) -> Ext4:
     """A reader.
 
+    Args:
+        source: the volume.
+        replay: replay its journal in memory, if it was not unmounted.
+
     Raises:
         FormatError: the superblock is damaged.
         UnsupportedFeature: it uses a feature that is not read.
@@ -35,8 +39,15 @@ def open_filesystem(source: BlockSource, *, replay: bool = True) -> Ext4:
     from virtscope.fs.ext4.reader import Ext4
 
     superblock = read_superblock(source)
-    filesystem = Ext4(source, superblock)
-    if superblock.has_incompat(INCOMPAT_RECOVER):
-        why = "cannot be replayed" if replay else "was not replayed, as asked"
-        filesystem.notes.append(f"it was not unmounted, and its journal {why}")
+    if not superblock.has_incompat(INCOMPAT_RECOVER) or not superblock.has_compat(COMPAT_HAS_JOURNAL):
+        return Ext4(source, superblock)
+    if not replay:
+        filesystem = Ext4(source, superblock)
+        filesystem.notes.append("it was not unmounted, and its journal was not replayed, as was asked for")
+        return filesystem
+    from virtscope.fs.ext4.replay import replayed
+
+    found = replayed(source, superblock)
+    filesystem = Ext4(found.source, read_superblock(found.source))
+    filesystem.notes = found.notes
     return filesystem

@@ -334,3 +334,46 @@ class Ext4(Filesystem):
             return 0
         raw = self._inode(superblock.s_journal_inum)
         return size_of(raw, False) >> self.geometry.block_bits
+
+    def journal_file(self) -> JournalFile:
+        """The file with the journal.
+
+        Raises:
+            FormatError: its inode is damaged.
+        """
+        inode = self.superblock.s_journal_inum
+        raw = self._inode(inode)
+        if raw.i_mode & 0o170000 != 0o100000 or not raw.i_links_count:
+            raise FormatError("ext4", f"inode {inode} is no journal", field="s_journal_inum")
+        return JournalFile(self.source, self._map(inode, raw), self.geometry.block_bits)
+
+
+class JournalFile:
+    """The journal's file: its bytes, and where they are.
+
+    Attributes:
+        blocks: its length.
+    """
+
+    def __init__(self, source: BlockSource, blocks: FileMap, block_bits: int) -> None:
+        self._source = source
+        self._map = blocks
+        self._bits = block_bits
+        self.blocks = blocks.size >> block_bits
+
+    def read(self, offset: int, size: int) -> bytes:
+        """Bytes of one of its blocks."""
+        number = offset >> self._bits
+        return self._source.read_at(self.place(number) + offset - (number << self._bits), size)
+
+    def place(self, number: int) -> int:
+        """The offset in the volume of one of its blocks.
+
+        Raises:
+            FormatError: it has no such block.
+        """
+        start = number << self._bits
+        extent = next(self._map.extents(start, start + 1), None)
+        if extent is None or extent.disk_offset is None or extent.is_zero:
+            raise FormatError("jbd2", f"block {number} of the journal is missing")
+        return extent.disk_offset
