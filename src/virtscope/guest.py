@@ -35,6 +35,7 @@ class Guest:
 
     Attributes:
         name: as given; for a QEMU process, the guest's own name as soon as it is known.
+        problems: what could not be read of it so far, as sentences; the rest was.
     """
 
     def __init__(self, name: str, *, open_memory: Callable[[], PhysicalMemory] | None = None) -> None:
@@ -42,6 +43,7 @@ class Guest:
         self._open_memory = open_memory
         self._memory: PhysicalMemory | None = None
         self._kernel: Kernel | None = None
+        self.problems: list[str] = []
 
     def __repr__(self) -> str:
         return f"<Guest {self.name}>"

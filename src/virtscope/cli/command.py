@@ -128,7 +128,8 @@ class Command:
         gap: spaces between the columns of a table.
         rows: yields the rows of one guest.
         text: the classic output of one guest's rows.
-        follows: with this option set the rows never end, so they are printed as they come.
+        streams: the rows can be very many: those of a single guest are printed as they come.
+        follows: with this option set the rows never end, so they are printed as they come, too.
         check: raises UsageError for options that contradict each other.
         searches: with these options the user looks for something, and no row at all is a negative answer.
     """
@@ -144,6 +145,7 @@ class Command:
     gap: int = 2
     rows: Callable[[Guest, argparse.Namespace], Iterable[Any]] | None = None
     text: Callable[[Iterable[Any], argparse.Namespace], Iterator[Line]] | None = None
+    streams: bool = False
     follows: Callable[[argparse.Namespace], bool] | None = None
     action: Callable[[argparse.Namespace], int] | None = None
     check: Callable[[argparse.Namespace], None] | None = None
