@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from virtscope.errors import FormatError, UnsupportedFeature
 from virtscope.fs.filesystem import Entry, FileExtent, Filesystem, Identity, Stat, Usage
-from virtscope.fs.xfs import directory, groups
+from virtscope.fs.xfs import attributes, directory, groups
 from virtscope.fs.xfs.blocks import ForkBlocks
 from virtscope.fs.xfs.extents import Extent, read_extents
 from virtscope.fs.xfs.inode import FORMAT_BTREE, FORMAT_EXTENTS, FORMAT_LOCAL, LoadedInode, is_known_kind
@@ -86,6 +86,18 @@ class XfsFilesystem(Filesystem):
         if len(target) < size:
             raise FormatError(FORMAT, f"the target of link {inode} is not all there", offset=loaded.offset)
         return target
+
+    def xattrs(self, inode: int) -> dict[str, bytes]:
+        """As of `Filesystem`."""
+        loaded = self.load(inode)
+        blocks = None
+        if loaded.attributes_start and loaded.core.di_aformat != FORMAT_LOCAL:
+            extents = read_extents(self.source, self.superblock, loaded, attributes=True)
+            size = self.superblock.sb_blocksize
+            blocks = ForkBlocks(self.source, self.superblock, inode, extents, size)
+            if not extents:
+                return {}
+        return attributes.xattrs(blocks, loaded, self.superblock)
 
     def extents(self, inode: int) -> Iterator[FileExtent]:
         """As of `Filesystem`."""
