@@ -16,10 +16,10 @@ called function left held have its name and theirs behind the letter.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import astuple, dataclass, field, replace
 from typing import Any
 
-from .findings import Finding, Place
+from .findings import Finding, Place, from_row
 from .ir import Function
 from .paths import lock_key, rebase, root, shape, under, variables, weak
 from .prepare import Call, Prepared, Set, bare, prepare
@@ -70,7 +70,8 @@ class Result:
     Attributes:
         edges: locks taken while others are held.
         evidence: ``("holds" or "releases", callee, lock)``: that a caller does its part.
-        passed: ``(lock, callee, its name there)``: a lock the caller must hold because a called function wants it.
+        passed: ``(lock, callee, its name there)``: a lock the caller must hold because a called function
+            wants it.
     """
 
     summary: Summary = field(default_factory=Summary)
@@ -80,6 +81,34 @@ class Result:
     evidence: set[tuple[str, str, str]] = field(default_factory=set)
     passed: set[tuple[str, str, str]] = field(default_factory=set)
     problem: str = ""
+
+    def to_json(self) -> list[Any]:
+        """The result as JSON values."""
+        return [
+            self.summary.to_json(),
+            [astuple(f) for f in self.findings],
+            [[c.kind, c.lock, c.key, c.line, c.origin, astuple(c.finding)] for c in self.candidates],
+            [astuple(e) for e in self.edges],
+            sorted(self.evidence),
+            sorted(self.passed),
+            self.problem,
+        ]
+
+    @classmethod
+    def from_json(cls, row: list[Any]) -> Result:
+        """The inverse of :meth:`to_json`."""
+        return cls(
+            Summary.from_json(row[0]),
+            [from_row(f) for f in row[1]],
+            [
+                Candidate(kind, lock, key, line, (origin[0], origin[1]), from_row(f))
+                for kind, lock, key, line, origin, f in row[2]
+            ],
+            [Edge(*e) for e in row[3]],
+            {(a, b, c) for a, b, c in row[4]},
+            {(a, b, c) for a, b, c in row[5]},
+            row[6],
+        )
 
 
 class Env:
@@ -137,6 +166,7 @@ class Flow:
         self.places: dict[tuple[str, int, str], tuple[int, Locks]] = {}
         self.pending: dict[tuple[str, str, int], Candidate] = {}
         self.edges: dict[tuple[str, str], Edge] = {}
+        self.endings: dict[tuple[int, Locks], tuple[int, Locks]] = {}
         self.here: tuple[int, Locks] = (0, ())
 
     # The fixed point
@@ -549,7 +579,7 @@ class Flow:
                 self.report("object-lock-no-driver", line, key, what, self._typed(key))
             others = [k for k, s in env.locks.items() if held(s) and self.classes.get(k) == effect.lock]
             if others:
-                names = ", ".join(_shown(k) for k in sorted(others))
+                names = ", ".join(shown(k) for k in sorted(others))
                 what = f"{bare(ins.callee)} fetches and locks an object while {names} is locked"
                 self.report("fetch-second-object", line, key, what, self._typed(*sorted(others)))
         if not key:
@@ -573,18 +603,18 @@ class Flow:
             if not (status == "S" and now[0] == "S") and not weak(key):
                 first = self.taken_at.get(key, 0)
                 where = (Place(self.function.file, first, "first locked here"),) if first else ()
-                what = f"{_shown(key)} is locked{through} while it is locked already"
+                what = f"{shown(key)} is locked{through} while it is locked already"
                 self.report("double-lock", line, key, what, self._typed(key), where)
             return
         if self.two_level and name == self.rules.object and not self.driver_held(env):
-            what = f"{_shown(key)} is locked{through} while no driver is locked"
+            what = f"{shown(key)} is locked{through} while no driver is locked"
             self.report("object-lock-no-driver", line, key, what, self._typed(key))
         if self.two_level and name == self.rules.driver:
             objects = sorted(
                 k for k, s in env.locks.items() if held(s) and self.classes.get(k) == self.rules.object
             )
             if objects:
-                what = f"{_shown(key)} is locked{through} while {', '.join(map(_shown, objects))} is"
+                what = f"{shown(key)} is locked{through} while {', '.join(map(shown, objects))} is"
                 self.report("driver-after-object", line, key, what, self._typed(key, *objects))
         if now is None and not self.entry:
             self.need(key, "free")
@@ -614,7 +644,7 @@ class Flow:
                 self.result.evidence.add(("releases", callee, theirs))
         elif now is not None:
             if not weak(key) and not self.recursive(key):
-                what = f"{_shown(key)} is unlocked{through} though it was unlocked already"
+                what = f"{shown(key)} is unlocked{through} though it was unlocked already"
                 self.report("double-unlock", line, key, what, self._typed(key))
         else:
             self._unlock_unseen(env, line, key, through, via)
@@ -635,7 +665,7 @@ class Flow:
         if weak(key):
             return
         local = self._local(key)
-        finding_text = f"{_shown(key)} is unlocked{through} though it is not locked"
+        finding_text = f"{shown(key)} is unlocked{through} though it is not locked"
         if self.entry or (role is not None and local):
             self.report("unlock-unlocked", line, key, finding_text, self._typed(key))
         elif not local:
@@ -643,6 +673,7 @@ class Flow:
             seen = outward(self.function, key, "")
             origin = _origin(via)
             finding = self.make("unlock-unlocked", line, finding_text, self._typed(key), ())
+            self.places.setdefault(("unlock-unlocked", line, key), self.here)
             self.pending.setdefault(
                 ("unlock-unlocked", key, line), Candidate("unlock-unlocked", seen, key, line, origin, finding)
             )
@@ -660,7 +691,7 @@ class Flow:
         """A condition is waited for: the lock must be held, is given up meanwhile, and is held again."""
         now = env.locks.get(key)
         if now is not None and now[0] in "UR" and not weak(key):
-            what = f"a condition is waited for with {_shown(key)}, which is unlocked"
+            what = f"a condition is waited for with {shown(key)}, which is unlocked"
             self.report("wait-unlocked", line, key, what, self._typed(key))
         elif now is None and not self.entry and not self._local(key):
             self.need(key, "held")
@@ -684,14 +715,15 @@ class Flow:
                 if held(now):
                     self.result.evidence.add(("holds", ins.callee, theirs))
                 elif now is not None and not weak(key):
-                    what = f"{bare(ins.callee)} expects {_shown(key)} to be locked, and it was unlocked"
+                    what = f"{bare(ins.callee)} expects {shown(key)} to be locked, and it was unlocked"
                     self.report("double-unlock", line, key, what, self._typed(key))
                 elif now is None and not self.entry and not self._local(key):
                     self.need(key, "held")
                     self.result.passed.add((outward(self.function, key, ""), ins.callee, theirs))
             elif need == "free" and held(now) and now is not None and now[0] != "M" and not weak(key):
-                if not self.recursive(key) and not (now[0] == "S" and theirs in _shared(summary)):
-                    what = f"{bare(ins.callee)} locks {_shown(key)}, which is locked already"
+                shared = now[0] == "S" and theirs in _shared(summary)
+                if not self.recursive(key) and not shared:
+                    what = f"{bare(ins.callee)} locks {shown(key)}, which is locked already"
                     first = self.taken_at.get(key, 0)
                     where = (Place(self.function.file, first, "first locked here"),) if first else ()
                     self.report("double-lock", line, key, what, self._typed(key), where)
@@ -748,7 +780,7 @@ class Flow:
         """A helper that returns a locked object fetches it."""
         others = [k for k, s in env.locks.items() if held(s) and self.classes.get(k) == self.rules.object]
         if others:
-            names = ", ".join(map(_shown, sorted(others)))
+            names = ", ".join(map(shown, sorted(others)))
             what = f"{bare(ins.callee)} returns a locked object while {names} is locked"
             self.report("fetch-second-object", ins.line, key, what, self._typed(*sorted(others)))
 
@@ -772,7 +804,7 @@ class Flow:
                 continue
             if role == self.rules.driver:
                 if not self.driver_held(env):
-                    what = f"{_shown(name)} is used while no driver is locked"
+                    what = f"{shown(name)} is used while no driver is locked"
                     self.report("driver-unlocked", line, name, what, self._typed(name))
                 continue
             path = self.resolve(env, name)
@@ -781,7 +813,7 @@ class Flow:
                 continue
             if now is None and not self.entry and not self._local(path):
                 continue
-            what = f"{_shown(name)} is used while it is unlocked"
+            what = f"{shown(name)} is used while it is unlocked"
             self.report("object-unlocked", line, name, what, self._typed(name))
 
     def check_forbidden(self, env: Env, ins: Call) -> None:
@@ -798,7 +830,7 @@ class Flow:
                     ):
                         continue
                     through = f" (through {bare(via)})" if via else ""
-                    what = f"{name} is called{through} while {_shown(key)} is locked: {rule.reason}"
+                    what = f"{name} is called{through} while {shown(key)} is locked: {rule.reason}"
                     self.report("forbidden-call", line, key, what, self._typed(key))
 
     def check_order(self, env: Env, ins: Call, summary: Summary, arguments: list[str]) -> None:
@@ -875,7 +907,7 @@ class Flow:
         locks = tuple(sorted(env.locks.items()))
         if any(status[0] in "LSMR" for _, status in locks) or self.exits or env.facts:
             self.exits.append((line, mask, operand, locks, self._conditions(env)))
-        self.parents.setdefault((-line, tuple(sorted(env.locks.items()))), self.here)
+        self.endings.setdefault((line, locks), self.here)
 
     def _conditions(self, env: Env) -> Conditions:
         """What this way through the function says of values that the caller knows too."""
@@ -919,10 +951,10 @@ class Flow:
             outcomes.append((mask, tuple(sorted(changes)), conditions))
         for line, held_here in sorted(by_line.items()):
             keys = sorted(held_here)
-            names = ", ".join(_shown(k) for k in keys)
+            names = ", ".join(shown(k) for k in keys)
             what = f"{names} {'are' if len(keys) > 1 else 'is'} still locked at this exit"
             places = tuple(
-                Place(self.function.file, at, f"{_shown(k)} is locked here")
+                Place(self.function.file, at, f"{shown(k)} is locked here")
                 for k in keys
                 if (at := self.taken_at.get(k, 0))
             )
@@ -954,9 +986,9 @@ class Flow:
     def _leak(self, line: int, key: str, seen: str, status: str) -> None:
         origin = _origin(status)
         first = self.taken_at.get(key, 0)
-        where = (Place(self.function.file, first, f"{_shown(key)} is locked here"),) if first else ()
+        where = (Place(self.function.file, first, f"{shown(key)} is locked here"),) if first else ()
         finding = self.make(
-            "exit-locked", line, f"{_shown(key)} is still locked at this exit", self._typed(key), where
+            "exit-locked", line, f"{shown(key)} is still locked at this exit", self._typed(key), where
         )
         self.pending.setdefault(
             ("exit-locked", key, line), Candidate("exit-locked", seen, key, line, origin, finding)
@@ -976,7 +1008,7 @@ class Flow:
             path = key.rstrip("~")
             known = self.prepared.classes.get(path)
             text = known[1] if known else self.prepared.types.get(path) or self.classes.get(key, "")
-            out.append((_shown(key), text))
+            out.append((shown(key), text))
         return tuple(out)
 
     def make(
@@ -1025,7 +1057,7 @@ def _shared(summary: Summary) -> set[str]:
     return {k for _, changes, _ in summary.outcomes for k, s in changes if s == "S"}
 
 
-def _shown(key: str) -> str:
+def shown(key: str) -> str:
     """A lock's name for people."""
     name = key.rstrip("~").removeprefix("::")
     if name.startswith("@"):

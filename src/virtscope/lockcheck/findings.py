@@ -120,3 +120,12 @@ def to_row(finding: Finding) -> dict[str, Any]:
         "related": [{"file": p.file, "line": p.line, "text": p.text} for p in finding.related],
         "fingerprint": finding.fingerprint,
     }
+
+
+def from_row(row: list[Any]) -> Finding:
+    """A finding from the values of its fields, as they come out of JSON."""
+    kind, function, file, line, message, variables, related, code, suppressed = row
+    names = tuple((n, t) for n, t in variables)
+    return Finding(
+        kind, function, file, line, message, names, tuple(Place(*p) for p in related), code, suppressed
+    )

@@ -22,14 +22,9 @@ from .ir import Function, Table, Unit
 _INCOMPLETE, _KEEP_GOING = 0x02, 0x200
 _SOURCES = (".c", ".i", ".inc", ".C")
 _ERRORS = ("did not compile", "ran out of memory or crashed", "was refused", "could not be read back")
-_TOLERANT = ["-ferror-limit=0", "-w", "-fbracket-depth=4096"]
-_TOLERANT += [
-    f"-Wno-{x}"
-    for x in (
-        "implicit-function-declaration implicit-int int-conversion return-type error"
-        " incompatible-function-pointer-types incompatible-pointer-types"
-    ).split()
-]
+_TOLERANT = ["-ferror-limit=0", "-w", "-fbracket-depth=4096", "-Wno-error", "-Wno-return-type"]
+_TOLERANT += ["-Wno-implicit-function-declaration", "-Wno-implicit-int", "-Wno-int-conversion"]
+_TOLERANT += ["-Wno-incompatible-function-pointer-types", "-Wno-incompatible-pointer-types"]
 _ATTEMPTS = 3
 _DEPTH = 20000
 """How deeply statements may nest before a function is given up."""
@@ -104,8 +99,8 @@ def _parse(library: Clang, index: Any, path: str, words: list[str]) -> tuple[Any
     Without that clang drops every statement that mentions them, and a ``return`` or an unlock with it.
 
     Returns:
-        The unit's handle (None when clang gave up), the first error and how many followed it, in one sentence,
-        and all errors of the last try.
+        The unit's handle (None when clang gave up), the first error and how many followed it, in one
+        sentence, and all errors of the last try.
     """
     first = ""
     defined: dict[str, str] = {}

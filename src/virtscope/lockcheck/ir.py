@@ -76,6 +76,7 @@ class Function:
         classes: ``Record.field`` and the field's type, for every member path that the code mentions.
         results: names of the type that a called function returns, by callee.
         problem: why the function could not be turned into a graph; there are no blocks then.
+        digest: a hash of all the rest, when it came from or goes to the cache.
     """
 
     key: str
@@ -91,6 +92,7 @@ class Function:
     results: dict[str, list[str]] = field(default_factory=dict)
     taken: list[str] = field(default_factory=list)
     problem: str = ""
+    digest: str = ""
 
     def to_json(self) -> list[Any]:
         """The function as plain JSON values."""

@@ -198,7 +198,9 @@ def _note(out: Prepared, call: Call, rules: RuleSet) -> None:
 
 
 def _fits(out: Prepared, call: Call, effect: Effect, rules: RuleSet) -> bool:
-    """Whether the argument's type is one of the lock's, as far as is known: names of lock functions are patterns."""
+    """Whether the argument's type is one of the lock's, as far as is known: names of lock functions are
+    patterns.
+    """
     types = rules.locks[effect.lock].types
     if not types or effect.operation == "fetch" or not 0 <= effect.argument < len(call.arguments):
         return True

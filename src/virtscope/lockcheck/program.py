@@ -11,8 +11,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 from . import dataflow, lockorder
+from .cache import digest
 from .dataflow import Candidate, Result
 from .findings import Finding, Place
 from .ir import Function, Unit
@@ -91,39 +93,80 @@ def callees(function: Function) -> set[str]:
     return {ins[2] for block in function.blocks for ins in block.code if ins[0] == "C"}
 
 
-def analyse_program(program: Program, progress: Callable[[int, int], None] | None = None) -> list[Finding]:
-    """Follows every function; returns the findings of those the rule set looks at."""
+def analyse_program(
+    program: Program,
+    progress: Callable[[int, int], None] | None = None,
+    known: dict[str, list[Any]] | None = None,
+) -> list[Finding]:
+    """Follows every function; returns the findings of those the rule set looks at.
+
+    Args:
+        program: its functions; results and summaries are filled in.
+        progress: told how many functions are done, and of how many.
+        known: results of an earlier run: for each function a hash of what it was made from, and the result.
+            Those that still hold are taken, and all are replaced by this run's.
+    """
     functions = program.functions
     calls = {key: sorted(c for c in callees(f) if c in functions) for key, f in functions.items()}
+    memory = _Memory(program, known)
     done = 0
     for group in _components(calls):
         again = len(group) > 1 or group[0] in calls[group[0]]
         for _ in range(_ROUNDS if again else 1):
             before = [program.summaries.get(key) for key in group]
             for key in group:
-                _one(program, key)
+                memory.one(key, calls[key])
             if [program.summaries.get(key) for key in group] == before:
                 break
         done += len(group)
         if progress is not None and done % 256 < len(group):
             progress(done, len(functions))
+    memory.replace()
     return conclude(program)
 
 
-def _one(program: Program, key: str) -> None:
-    function = program.functions[key]
-    rules = program.rules
-    if rules.skips(function.name) or function.problem or rules.effects(function.name):
-        # A function the rules describe is what they say, not what its body does.
-        program.results[key] = Result(problem=function.problem)
-        return
-    result = dataflow.analyse(function, rules, program.summaries, key in program.entries)
-    program.results[key] = result
-    summary = result.summary
-    if summary.changes or summary.acquires or summary.calls:
-        program.summaries[key] = summary
-    else:
-        program.summaries.pop(key, None)
+class _Memory:
+    """Follows functions, or finds that an earlier run did."""
+
+    def __init__(self, program: Program, known: dict[str, list[Any]] | None) -> None:
+        self.program = program
+        self.known = known
+        self.now: dict[str, list[Any]] = {}
+        self.digests: dict[str, str] = {}
+
+    def one(self, key: str, calls: list[str]) -> None:
+        program = self.program
+        function, rules = program.functions[key], program.rules
+        summaries = program.summaries
+        made_of = ""
+        if self.known is not None and function.digest:
+            parts = [function.digest, key in program.entries, [self.digests.get(c, "") for c in calls]]
+            made_of = digest(parts)
+        old = self.known.get(key) if self.known is not None else None
+        if rules.skips(function.name) or function.problem or rules.effects(function.name):
+            # A function the rules describe is what they say, not what its body does.
+            result = Result(problem=function.problem)
+        elif made_of and old is not None and old[0] == made_of:
+            result = Result.from_json(old[1])
+            self.now[key] = old
+        else:
+            result = dataflow.analyse(function, rules, summaries, key in program.entries)
+            if made_of:
+                self.now[key] = [made_of, result.to_json()]
+        program.results[key] = result
+        summary = result.summary
+        if summary.changes or summary.acquires or summary.calls:
+            summaries[key] = summary
+            if self.known is not None:
+                self.digests[key] = digest(summary.to_json())
+        else:
+            summaries.pop(key, None)
+            self.digests.pop(key, None)
+
+    def replace(self) -> None:
+        if self.known is not None:
+            self.known.clear()
+            self.known.update(self.now)
 
 
 def conclude(program: Program) -> list[Finding]:

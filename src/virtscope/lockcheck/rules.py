@@ -84,7 +84,7 @@ class LockClass:
         recursive: taking it again while it is held is allowed.
         order: whether it takes part in the lock-order check.
         facet: another lock of the same object, which its functions take the object for.
-        created: globs of functions that make a new object and return it locked; destroying it needs no unlock.
+        created: globs of functions that return a new object locked; destroying it needs no unlock.
     """
 
     name: str

@@ -111,7 +111,9 @@ def inward(key: str, arguments: list[str], result: str) -> str:
 
 
 def seen_value(function: Function, path: str) -> str:
-    """A value's name from a caller's point of view, or an empty string; unlike a lock it may be passed by value."""
+    """A value's name from a caller's point of view, or an empty string; unlike a lock it may be passed by
+    value.
+    """
     if path.startswith("@"):
         return path
     variable = function.variables.get(root(path))
@@ -123,9 +125,9 @@ def seen_value(function: Function, path: str) -> str:
 def simplify(outcomes: list[Outcome]) -> list[Outcome]:
     """The ways a call may end, as few as say the same.
 
-    Ways that change the same locks are joined. A lock that changes on one way and not on another is left out when
-    nothing a caller knows (the returned value, arguments, globals) tells the two apart: that function is reported
-    for itself, and its callers are not confused by it.
+    Ways that change the same locks are joined. A lock that changes on one way and not on another is left
+    out when nothing a caller knows (the returned value, arguments, globals) tells the two apart: that
+    function is reported for itself, and its callers are not confused by it.
     """
     while True:
         groups: dict[Changes, tuple[int, dict[str, int]]] = {}

@@ -1,0 +1,117 @@
+"""What an earlier run learned, kept as plain JSON under the user's cache folder.
+
+Three layers, each keyed by the content it was made from: a translation unit's flow graphs (by the file's
+    and all its
+headers' bytes and the compiler arguments), a function's result (by its graph and what it calls), and a
+whole run's report. A cache that is damaged, or of another version, is as good as none.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable
+from typing import Any
+
+from .compiledb import Command
+from .ir import IR_VERSION
+
+RESULT_VERSION = 6
+"""Raise it when the analysis finds other things in the same graph."""
+
+
+def default_folder() -> str:
+    """``$XDG_CACHE_HOME/virtscope/lockcheck`` or its usual place."""
+    base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+    return os.path.join(base, "virtscope", "lockcheck")
+
+
+class Cache:
+    """The cache's files. With ``folder`` None nothing is kept and nothing is found."""
+
+    def __init__(self, folder: str | None) -> None:
+        self.folder = folder
+        self._hashes: dict[str, str] = {}
+
+    def content(self, path: str) -> str:
+        """A hash of a file's bytes; empty when it cannot be read. Each file is read once in a run."""
+        known = self._hashes.get(path)
+        if known is None:
+            try:
+                with open(path, "rb") as stream:
+                    known = hashlib.blake2b(stream.read(), digest_size=16).hexdigest()
+            except OSError:
+                known = ""
+            self._hashes[path] = known
+        return known
+
+    def contents(self, paths: Iterable[str]) -> str:
+        """One hash of several files."""
+        return digest([[p, self.content(p)] for p in paths])
+
+    def stamp(self, command: Command) -> str:
+        """A hash of all a unit was read from, if that is still as it was; empty otherwise."""
+        stored = self._read("stamps", _unit_key(command))
+        try:
+            includes, expected = json.loads(stored or "")
+            return str(expected) if self.contents(includes) == expected else ""
+        except (ValueError, TypeError):
+            return ""
+
+    def unit(self, command: Command) -> str | None:
+        """The stored text of a unit, if its file and headers are what they were."""
+        return self._read("units", _unit_key(command)) if self.stamp(command) else None
+
+    def keep_unit(self, command: Command, includes: list[str], text: str) -> None:
+        """Stores a unit's text."""
+        every = sorted({command.file, *includes})
+        self._write("units", _unit_key(command), text)
+        self._write("stamps", _unit_key(command), json.dumps([every, self.contents(every)]))
+
+    def load(self, kind: str, key: str) -> Any | None:
+        """Something stored under a key, or None."""
+        stored = self._read(kind, key)
+        try:
+            return None if stored is None else json.loads(stored)
+        except (ValueError, RecursionError):
+            return None
+
+    def keep(self, kind: str, key: str, value: Any) -> None:
+        """Stores something under a key."""
+        if self.folder is not None:
+            self._write(kind, key, json.dumps(value, separators=(",", ":")))
+
+    def _path(self, kind: str, key: str) -> str:
+        return os.path.join(self.folder or "", kind, f"{key}.json")
+
+    def _read(self, kind: str, key: str) -> str | None:
+        if self.folder is None:
+            return None
+        try:
+            with open(self._path(kind, key), encoding="utf-8") as stream:
+                return stream.read()
+        except (OSError, UnicodeDecodeError):
+            return None
+
+    def _write(self, kind: str, key: str, text: str) -> None:
+        if self.folder is None:
+            return
+        path = self._path(kind, key)
+        try:
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            temporary = f"{path}.{os.getpid()}"
+            with open(temporary, "w", encoding="utf-8", errors="surrogateescape") as stream:
+                stream.write(text)
+            os.replace(temporary, path)
+        except OSError:
+            return  # a full or read-only disk costs speed, nothing else
+
+
+def digest(value: Any) -> str:
+    """A short hash of JSON values."""
+    return hashlib.blake2b(json.dumps(value).encode(), digest_size=16).hexdigest()
+
+
+def _unit_key(command: Command) -> str:
+    return digest([IR_VERSION, command.file, command.directory, command.arguments])

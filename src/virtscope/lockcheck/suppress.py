@@ -1,0 +1,153 @@
+"""Findings that someone looked at and accepted, each with the reason: in comments, and in a baseline file.
+
+A comment on the line of the finding, or on the line before it::
+
+    /* lockcheck: ignore exit-locked: the caller unlocks */
+    // lockcheck: ignore double-lock, lock-order: both are recursive
+
+A comment right before a function (``ignore-function``) counts for all of it. The reason is not optional.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+
+from ..errors import UsageError
+from .findings import Finding, Place
+
+_COMMENT = re.compile(
+    r"lockcheck:\s*ignore(-function)?\s+([\w-]+(?:\s*,\s*[\w-]+)*)\s*(?::\s*(.*?))?\s*(?:\*/|$)"
+)
+
+
+class Sources:
+    """The lines of source files, read once each."""
+
+    def __init__(self) -> None:
+        self._files: dict[str, list[str]] = {}
+
+    def lines(self, file: str) -> list[str]:
+        """A file's lines; none when it cannot be read."""
+        if file not in self._files:
+            try:
+                with open(file, encoding="utf-8", errors="replace") as stream:
+                    self._files[file] = stream.read().split("\n")
+            except OSError:
+                self._files[file] = []
+        return self._files[file]
+
+    def line(self, file: str, number: int) -> str:
+        """One line, without the white space around it; empty when there is none."""
+        lines = self.lines(file)
+        return lines[number - 1].strip() if 0 < number <= len(lines) else ""
+
+
+def by_comments(
+    findings: Iterable[Finding], sources: Sources, starts: Callable[[Finding], int]
+) -> tuple[list[Finding], list[Finding], list[Place]]:
+    """Splits findings into those left and those a comment accepts.
+
+    Args:
+        findings: all of them.
+        sources: where the comments are read.
+        starts: the line on which the function of a finding starts.
+
+    Returns:
+        The findings left, those suppressed, and the comments that give no reason, which do not count.
+    """
+    left: list[Finding] = []
+    gone: list[Finding] = []
+    unreasoned: dict[tuple[str, int], Place] = {}
+    for finding in findings:
+        reason = ""
+        begin = starts(finding)
+        places = [(finding.line, ""), (finding.line - 1, "")]
+        places += [(begin - i, "-function") for i in range(4) if begin > i]
+        for number, scope in places:
+            found = _COMMENT.search(sources.line(finding.file, number))
+            if found is None or (found[1] or "") != scope:
+                continue
+            kinds = {k.strip() for k in found[2].split(",")}
+            if finding.kind not in kinds and "all" not in kinds:
+                continue
+            if found[3]:
+                reason = found[3]
+                break
+            unreasoned[(finding.file, number)] = Place(
+                finding.file, number, "this suppression gives no reason, so it does not count"
+            )
+        (gone if reason else left).append(replace(finding, suppressed=reason) if reason else finding)
+    return left, gone, list(unreasoned.values())
+
+
+def read_baseline(path: str) -> dict[str, str]:
+    """A baseline's fingerprints, each with its reason.
+
+    Raises:
+        UsageError: the file cannot be read, is no baseline, or accepts a finding without a reason.
+    """
+    try:
+        with open(path, encoding="utf-8") as stream:
+            data = json.load(stream)
+    except OSError as error:
+        raise UsageError(f"{path}: cannot read the baseline: {error.strerror}") from None
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"{path}: not a baseline: {error}") from None
+    rows = data.get("findings") if isinstance(data, dict) else None
+    if not isinstance(rows, list):
+        raise UsageError(f"{path}: not a baseline: it has no list of findings")
+    out = {}
+    for row in rows:
+        if not isinstance(row, dict) or not isinstance(row.get("fingerprint"), str):
+            raise UsageError(f"{path}: a finding in the baseline has no fingerprint")
+        if not row.get("reason"):
+            name = row.get("function", row["fingerprint"])
+            raise UsageError(f"{path}: the baseline accepts {name} ({row.get('kind')}) without a reason")
+        out[row["fingerprint"]] = str(row["reason"])
+    return out
+
+
+def write_baseline(path: str, findings: Iterable[Finding], reason: str) -> int:
+    """Accepts findings for one reason; returns how many.
+
+    Raises:
+        UsageError: no reason is given, or the file cannot be written.
+    """
+    if not reason.strip():
+        raise UsageError("a baseline needs a reason: say why these findings are accepted (--reason TEXT)")
+    rows = [
+        {
+            "fingerprint": f.fingerprint,
+            "kind": f.kind,
+            "function": f.function,
+            "file": f.file.rsplit("/", 1)[-1],
+            "code": f.code,
+            "reason": reason,
+        }
+        for f in findings
+    ]
+    try:
+        with open(path, "w", encoding="utf-8") as stream:
+            json.dump({"schema": "virt-lockcheck-baseline/1", "findings": rows}, stream, indent=1)
+            stream.write("\n")
+    except OSError as error:
+        raise UsageError(f"{path}: cannot write the baseline: {error.strerror}") from None
+    return len(rows)
+
+
+def by_fingerprints(
+    findings: Iterable[Finding], known: dict[str, str]
+) -> tuple[list[Finding], list[Finding]]:
+    """Splits findings into those left and those that fingerprints accept."""
+    left: list[Finding] = []
+    gone: list[Finding] = []
+    for finding in findings:
+        reason = known.get(finding.fingerprint)
+        if reason:
+            gone.append(replace(finding, suppressed=reason))
+        else:
+            left.append(finding)
+    return left, gone
