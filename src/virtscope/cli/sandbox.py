@@ -131,9 +131,11 @@ COMMAND = Command(
     name="virt-sandbox",
     summary="run a program of this host in a throw-away virtual machine or container",
     description=(
-        "Runs a program that is installed on this host inside a virtual machine (or container) that lives for that "
+        "Runs a program that is installed on this host inside a virtual machine (or container) "
+        "that lives for that "
         "command only. There is no guest to install: the guest's root is the host's root, read-only.\n\n"
-        "Standard input, output and error are the program's own, kept apart, and its exit status is virt-sandbox's. "
+        "Standard input, output and error are the program's own, kept apart, and its exit "
+        "status is virt-sandbox's. "
         "On a terminal it is interactive. /tmp, /home, /root and /run are private and empty."
     ),
     options=(

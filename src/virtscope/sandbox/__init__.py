@@ -32,7 +32,17 @@ from virtscope.sandbox.definition import (
 if TYPE_CHECKING:
     from virtscope.sandbox.session import Result, Session
 
-__all__ = ["Definition", "Disk", "Identity", "Include", "Limits", "Mount", "Network", "Sandbox"]
+__all__ = [
+    "Definition",
+    "Disk",
+    "Identity",
+    "Include",
+    "Limits",
+    "Mount",
+    "Network",
+    "Sandbox",
+    "parse_size",
+]
 
 SAFE_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 PASSED_ON = ("TERM", "LANG", "LC_ALL", "TZ", "COLORTERM")

@@ -38,7 +38,7 @@ def prepare(kernel: kernels.Kernel, features: Iterable[str]) -> BootFiles:
     features = tuple(features)
     init = compiler.guest_init()
     identity = kernel.identity()
-    image = cache.cache_directory() / f"vmlinux-{cache.fingerprint(identity)}"
+    image = cache.cache_directory() / f"vmlinux-{cache.fingerprint(identity, 'slim')}"
     direct = True
     if not image.exists():
         compressed = image.with_name(image.name + ".none")
@@ -60,7 +60,7 @@ def _write_kernel(image: Path, output: Path) -> None:
     kernel = vmlinux.extract(image.read_bytes())
     if not vmlinux.boots_directly(kernel):
         raise FormatError("vmlinux", "no PVH entry note")
-    output.write_bytes(kernel)
+    output.write_bytes(vmlinux.without_padding(kernel))
 
 
 def _write_archive(output: Path, init: Path, kernel: kernels.Kernel, features: Iterable[str]) -> None:

@@ -170,7 +170,7 @@ def _operations(definition: Definition, base: Base) -> Iterator[wire.Record]:
         yield ("copy", slot, target, permissions, who.uid, who.gid)
     yield ("?hostname", definition.hostname)
     if definition.limits.pids and base.machine:
-        # root is not held by a limit on his processes, but by the machine's own; its kernel has some threads too
+        # root is held by the machine's own limit only; its kernel has some threads too
         yield ("write", "/proc/sys/kernel/threads-max", definition.limits.pids + 64)
     yield from _network(definition)
     if definition.overlay_directory and base.machine:

@@ -11,7 +11,6 @@ of day and fresh entropy with its first setup operations, before anything runs i
 from __future__ import annotations
 
 import array
-import contextlib
 import json
 import os
 import socket

@@ -67,6 +67,30 @@ def boots_directly(kernel: bytes) -> bool:
     return False
 
 
+def without_padding(kernel: bytes) -> bytes:
+    """The same kernel without the zeros at the end of its segments, and without section headers.
+
+    Its last segment is half zeros, the memory its page tables grow into; a loader that zeroes what the file does not
+    have need not read and copy them.
+    """
+    slim = bytearray(kernel)
+    (table,) = struct.unpack_from("<Q", kernel, 32)
+    entry_size, count = struct.unpack_from("<HH", kernel, 54)
+    end = 64
+    for number in range(min(count, 64)):
+        at = table + number * entry_size
+        if at + 56 > len(kernel):
+            return kernel
+        kind, _, offset, _, _, size = struct.unpack_from("<IIQQQQ", kernel, at)
+        if kind == 1:
+            size = len(kernel[offset : offset + size].rstrip(b"\0"))
+            struct.pack_into("<Q", slim, at + 32, size)
+        end = max(end, offset + size, at + 56)
+    struct.pack_into("<Q", slim, 40, 0)
+    struct.pack_into("<HHH", slim, 58, 0, 0, 0)
+    return bytes(slim[:end])
+
+
 def _has_note(notes: bytes) -> bool:
     at = 0
     while at + 12 <= len(notes):
