@@ -335,12 +335,20 @@ class Kernel:
     def record(self, struct: str | StructLayout, address: int) -> Record:
         """A snapshot of the structure at kernel `address`, read in one go.
 
+        Where memory ends before the structure does, what is there is taken: the kernel allocates some
+            structures
+        (tasks, on CPUs with little state to save) smaller than their type says.
+
         Raises:
             UnknownLayout: no such structure.
             NotMapped: nothing is mapped there.
         """
         layout = self.struct(struct) if isinstance(struct, str) else struct
-        return Record(self, layout, address, self.read(address, layout.size))
+        try:
+            data = self.read(address, layout.size)
+        except NotMapped:
+            data = self._read_part(address, layout.size)
+        return Record(self, layout, address, data)
 
     def variable(self, name: str) -> Record:
         """A snapshot of the global structure `name` ("init_task"), whose type is known by declaration.
@@ -378,6 +386,20 @@ class Kernel:
     def close(self) -> None:
         """Keep what was learned of this kernel for the next run; the kernel stays usable."""
         self._found.save()
+
+    def _read_part(self, address: int, size: int) -> bytes:
+        """What is mapped of `size` bytes, from the start on; raises NotMapped when that is nothing."""
+        end, data = address + size, b""
+        while address < end:
+            count = min(4096 - (address & 0xFFF), end - address)
+            try:
+                data += self.read(address, count)
+            except NotMapped:
+                if not data:
+                    raise
+                break
+            address += count
+        return data
 
     def _find_symbol(self, name: str) -> int | None:
         try:

@@ -75,7 +75,10 @@ def _compile(owner: str, path: str, member: Member) -> Getter:
         top = (mask + 1) >> 1
 
         def bits(data: bytes, start: int) -> int:
-            value = int.from_bytes(data[start + offset : start + offset + size], "little") >> shift & mask
+            storage = data[start + offset : start + offset + size]
+            if len(storage) < size:
+                raise struct.error(path)
+            value = int.from_bytes(storage, "little") >> shift & mask
             return value - mask - 1 if signed and value & top else value
 
         return bits
@@ -83,6 +86,8 @@ def _compile(owner: str, path: str, member: Member) -> Getter:
 
         def text(data: bytes, start: int) -> bytes:
             value = data[start + offset : start + offset + size]
+            if len(value) < size:
+                raise struct.error(path)
             end = value.find(b"\0")
             return value if end < 0 else value[:end]
 

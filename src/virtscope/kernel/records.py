@@ -47,11 +47,12 @@ class Record:
 
         Raises:
             UnknownLayout: this kernel's structure has no such member.
+            CorruptData: the structure reaches past the end of mapped memory, and the member lies there.
         """
         try:
             return self.layout.getters[path](self._data, self._start)
         except StructError:
-            raise CorruptData(f"{self.layout.name}.{path} lies outside its structure") from None
+            raise self._outside(path) from None
         except UnknownLayout:
             member = self.layout.find(path)
             if member is None or member.kind != "S":
@@ -105,7 +106,10 @@ class Record:
         """The raw bytes of the member at `path` (a MAC address, say); raises UnknownLayout."""
         member = self.layout.member(path)
         start = self._start + member.offset
-        return self._data[start : start + member.size]
+        data = self._data[start : start + member.size]
+        if len(data) < member.size:
+            raise self._outside(path)
+        return data
 
     def get(self, path: str, default: Any = None) -> Any:
         """The value of the member at `path`, or `default` when this kernel's structure has none."""
@@ -113,6 +117,11 @@ class Record:
 
     def __repr__(self) -> str:
         return f"<{self.layout.name} at {self.address:#x}>"
+
+    def _outside(self, path: str) -> CorruptData:
+        return CorruptData(
+            f"{self.layout.name}.{path} of the structure at {self.address:#x} is not in memory"
+        )
 
     def _target_layout(self, path: str) -> StructLayout:
         target = self.layout.member(path).target

@@ -122,6 +122,21 @@ def test_what_is_not_there() -> None:
         kernel.variable("linux_banner")
 
 
+def test_a_structure_at_the_end_of_memory() -> None:
+    """Tasks are allocated smaller than their type: the last one may reach past the end of RAM."""
+    kernel = in_guest({(8 << 20) - 32: thing(0)[:32]}, members())
+    record = kernel.record("thing", at((8 << 20) - 32))
+    assert record["negative"] == -5
+    assert record["text"] == b"ab"
+    for member in ("wide", "pair.a", "pairs[1].b", "low"):
+        with pytest.raises(CorruptData, match="is not in memory"):
+            record[member]
+    with pytest.raises(CorruptData, match="is not in memory"):
+        record.bytes_of("pairs")
+    with pytest.raises(NotMapped):
+        kernel.record("thing", at(8 << 20))
+
+
 def test_enums_and_cpus() -> None:
     kernel = in_guest({})
     assert kernel.enum("colour") == {"RED": 1, "GREEN": 2}
