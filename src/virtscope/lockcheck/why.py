@@ -1,4 +1,4 @@
-"""Why a finding is one: the statements from the function's entry to the mistake, with the lock state after each.
+"""Why a finding is one: the statements from the entry to the mistake, with the lock state after each.
 
 :func:`explain` is the entry point.
 """
@@ -64,6 +64,10 @@ def explain(program: Program, finding: Finding, sources: Sources) -> list[Step]:
     for i, (number, locks) in enumerate(ways):
         after = ways[i + 1][1] if i + 1 < len(ways) else None
         steps += _block(flow, number, locks, after, finding, sources)
+        end = flow.prepared.ends[number]
+        if end[0] in "BW" and end[1] and (not steps or steps[-1].line != end[1]):
+            state = steps[-1].state if steps else state_words(locks)
+            steps.append(Step(end[1], sources.line(finding.file, end[1]), state))
     code = sources.line(finding.file, finding.line)
     if not steps or steps[-1].line != finding.line:
         steps.append(Step(finding.line, code, steps[-1].state if steps else ()))
