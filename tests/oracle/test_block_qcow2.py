@@ -155,7 +155,7 @@ def test_backing_files_elsewhere_need_the_users_word(folder: Path, tmp_path: Pat
         open_image(str(top))
     raw = (folder / "overlay.raw").read_bytes()
     for options in ({"format": "qcow2"}, {"allow_backing": [str(folder)]}):
-        with open_image(str(top), **options) as image:  # type: ignore[arg-type]
+        with open_image(str(top), **options) as image:
             assert content(image) == raw
 
 

@@ -83,11 +83,11 @@ def _make(folder: Path) -> None:
     folder.mkdir()
     run("qemu-img", "create", "-q", "-f", "qcow2", "base.qcow2", "64M", cwd=folder)
     write(folder / "base.qcow2", *BASE)
-    for name, below, commands, options in (
+    for name, below, commands, layout in (
         ("overlay", "base", OVERLAY, "lazy_refcounts=on"),
         ("extended", "overlay", EXTENDED, "extended_l2=on,cluster_size=128k"),
     ):
-        backing = ("-b", f"{below}.qcow2", "-F", "qcow2", "-o", options)
+        backing = ("-b", f"{below}.qcow2", "-F", "qcow2", "-o", layout)
         run("qemu-img", "create", "-q", "-f", "qcow2", *backing, f"{name}.qcow2", "80M", cwd=folder)
         write(folder / f"{name}.qcow2", *commands)
     for name in ("base", "overlay", "extended"):

@@ -81,30 +81,37 @@ class QcowImage(Image):
 
     def _read(self, offset: int, size: int) -> bytes:
         pieces = []
-        end = offset + size
-        while offset < end:
-            entry, reach = self._entry(offset)
-            stop = min(reach, end)
+        for entry, start, stop in self._runs(offset, offset + size):
+            within = start & ((1 << self._cluster_bits) - 1)
             if not entry:
-                pieces.append(self._below(offset, stop - offset))
+                pieces.append(self._below(start, stop - start))
             elif entry & _COMPRESSED:
-                within = offset & ((1 << self._cluster_bits) - 1)
-                pieces.append(self._inflated(entry)[within : within + stop - offset])
+                pieces.append(self._inflated(entry)[within : within + stop - start])
             else:
-                where = entry + (offset & ((1 << self._cluster_bits) - 1))
-                pieces.append(self._stored(where, stop - offset))
-            offset = stop
+                pieces.append(self._stored(entry + within, stop - start))
         return b"".join(pieces)
 
     def _extents(self, start: int, end: int) -> Iterator[Extent]:
+        for entry, begin, stop in self._runs(start, end):
+            if entry:
+                yield begin, stop - begin, False
+            else:
+                yield from self._below_extents(begin, stop)
+
+    def _runs(self, start: int, end: int) -> Iterator[tuple[int, int, int]]:
+        """Table entry, start and end of the parts of a range; those without an entry (0) are joined."""
+        below = start
         while start < end:
             entry, reach = self._entry(start)
             stop = min(reach, end)
             if entry:
-                yield start, stop - start, False
-            else:
-                yield from self._below_extents(start, stop)
+                if below < start:
+                    yield 0, below, start
+                yield entry, start, stop
+                below = stop
             start = stop
+        if below < end:
+            yield 0, below, end
 
     def _entry(self, offset: int) -> tuple[int, int]:
         """The table entry of an offset, and up to where it (or the lack of a table) holds."""

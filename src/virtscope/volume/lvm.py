@@ -11,6 +11,7 @@ The format is that of LVM2's lib/format_text/layout.h and lib/label/label.h.
 from __future__ import annotations
 
 import zlib
+from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
 from virtscope.bitmatch import pattern
@@ -142,7 +143,7 @@ def read_physical_volume(source: BlockSource, device: str) -> PhysicalVolume | N
             found = _newest_text(source, area.offset)
             if not found:
                 continue
-            parsed = lvm_text.parse(found)
+            parsed = _parsed(found)
             seqno = max(
                 (lvm_text.integer(vg, "seqno", 0) for vg in parsed.values() if isinstance(vg, dict)),
                 default=0,
@@ -162,6 +163,12 @@ def read_physical_volume(source: BlockSource, device: str) -> PhysicalVolume | N
         vg_name=next((name for name, value in metadata.items() if isinstance(value, dict)), ""),
         notes=tuple(notes),
     )
+
+
+@lru_cache(maxsize=1)
+def _parsed(text: str) -> Section:
+    """The metadata of a text; physical volumes of one group, which are met in a row, have the same."""
+    return lvm_text.parse(text)
 
 
 def _newest_text(source: BlockSource, offset: int) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -72,13 +73,11 @@ JSON = st.recursive(
 )
 
 
-@given(JSON | st.text(max_size=30).map(lambda text: text))
+@given(JSON | st.text(max_size=30))
 def test_nonsense_is_one_of_our_errors(value: object) -> None:
     for text in ("json:" + json.dumps(value), str(value)):
-        try:
-            parse_reference(text, "/vm/top.qcow2")
-        except VirtscopeError as error:
-            assert "\n" not in str(error)
+        with suppress(VirtscopeError):
+            assert parse_reference(text, "/vm/top.qcow2").path
 
 
 def test_deep_nesting_is_refused() -> None:

@@ -1,0 +1,168 @@
+"""Partition tables against sfdisk, sgdisk and parted."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from virtscope.block import open_image
+from virtscope.errors import FormatError
+from virtscope.storage import open_storage
+from virtscope.volume import read_partitions
+from virtscope.volume.partitions import PartitionTable
+
+DOS = """label: dos
+label-id: 0x12345678
+start=2048,size=20480,type=83,bootable
+start=22528,size=100000,type=5
+start=24576,size=2048,type=83
+start=30000,size=4096,type=82
+start=40000,size=4096,type=8e
+start=130000,size=1000,type=7
+"""
+
+DOS_LBA_EXTENDED = """label: dos
+label-id: 0xcafe0001
+start=63,size=1000,type=c
+start=4096,size=150000,type=f
+start=6144,size=2048,type=83
+"""
+
+GPT = """label: gpt
+label-id: 11111111-2222-3333-4444-555566667777
+start=2048,size=2048,type=21686148-6449-6E6F-744E-656564454649,uuid=AAAAAAAA-0000-0000-0000-000000000001,name=bios
+start=4096,size=20480,type=0FC63DAF-8483-4772-8E79-3D69D8477DE4,name="root fs é",attrs=LegacyBIOSBootable
+9 : start=102400,size=6144,type=E6D6D379-F507-44C2-A23C-238F2A3DF928
+"""
+
+TABLES = {"dos": DOS, "dos-lba-extended": DOS_LBA_EXTENDED, "gpt": GPT}
+
+
+def make(path: Path, script: str, size: int = 100 << 20) -> Path:
+    with open(path, "wb") as file:
+        file.truncate(size)
+    subprocess.run(["sfdisk", "-q", path], input=script, text=True, check=True)
+    return path
+
+
+def table_of(path: Path) -> PartitionTable:
+    with open_image(str(path)) as image:
+        table = read_partitions(image)
+    assert table is not None
+    return table
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_as_sfdisk_says(tmp_path: Path, name: str) -> None:
+    path = make(tmp_path / "disk", TABLES[name])
+    said = json.loads(subprocess.check_output(["sfdisk", "-J", path]))["partitiontable"]
+    table = table_of(path)
+    assert table.type == said["label"]
+    assert table.uuid == said["id"].lower().removeprefix("0x")
+    assert table.notes == ()
+    assert len(table.partitions) == len(said["partitions"])
+    for ours, theirs in zip(table.partitions, said["partitions"], strict=True):
+        assert f"{path}{ours.number}" == theirs["node"]
+        assert (ours.offset, ours.size) == (theirs["start"] * 512, theirs["size"] * 512)
+        theirs_type = theirs["type"].lower()
+        assert ours.type == (theirs_type if table.type == "gpt" else f"0x{theirs_type:0>2}")
+        assert ours.label == theirs.get("name")
+        if "uuid" in theirs:
+            assert ours.uuid == theirs["uuid"].lower()
+        assert ours.bootable == (theirs.get("bootable", False) or "Legacy" in theirs.get("attrs", ""))
+
+
+def test_the_copy_of_a_gpt_is_used_and_that_is_said(tmp_path: Path) -> None:
+    path = make(tmp_path / "disk", GPT)
+    whole = table_of(path)
+    for place, text in ((512, "expected"), (1024, "checksum of the entries"), (520, "checksum")):
+        data = bytearray(path.read_bytes())
+        data[place + 4] ^= 0xFF
+        damaged = tmp_path / "damaged"
+        damaged.write_bytes(data)
+        found = table_of(damaged)
+        assert found.partitions == whole.partitions
+        assert "copy at the end" in found.notes[0]
+        if place != 512:
+            assert text in found.notes[0]
+
+
+def test_a_gpt_without_any_sound_copy_is_an_error(tmp_path: Path) -> None:
+    path = make(tmp_path / "disk", GPT)
+    data = bytearray(path.read_bytes())
+    data[1025] ^= 1
+    data[-33 * 512 + 1] ^= 1
+    path.write_bytes(data)
+    with open_image(str(path)) as image, pytest.raises(FormatError, match="checksum of the entries"):
+        read_partitions(image)
+    with open_storage([str(path)]) as storage:
+        assert storage.devices[0].content is None
+        assert "checksum" in (storage.devices[0].problem or "")
+
+
+def test_a_gpt_of_4096_byte_sectors(tmp_path: Path) -> None:
+    path = tmp_path / "disk"
+    with open(path, "wb") as file:
+        file.truncate(100 << 20)
+    loop = subprocess.run(
+        ["losetup", "-f", "--show", "-b", "4096", path], capture_output=True, text=True, check=False
+    )
+    if loop.returncode:
+        pytest.skip(f"hardware: no loop device with sectors of 4096 bytes: {loop.stderr.strip()}")
+    device = loop.stdout.strip()
+    try:
+        subprocess.run(["sfdisk", "-q", device], input="label: gpt\nsize=10M\n", text=True, check=True)
+        subprocess.run(["sync", device], check=True)
+    finally:
+        subprocess.run(["losetup", "-d", device], check=True)
+    table = table_of(path)
+    assert table.sector_size == 4096
+    assert [(part.offset, part.size) for part in table.partitions] == [(1 << 20, 10 << 20)]
+
+
+def test_a_gpt_that_was_overwritten_by_an_mbr_does_not_count(tmp_path: Path) -> None:
+    path = make(tmp_path / "disk", GPT)
+    gpt = path.read_bytes()
+    make(path, DOS)
+    data = bytearray(path.read_bytes())
+    data[512:2048] = gpt[512:2048]
+    path.write_bytes(data)
+    assert table_of(path).type == "dos"
+
+
+@pytest.mark.parametrize("mkfs", [("mkfs.vfat",), ("mkfs.vfat", "-F", "32"), ("mke2fs", "-q", "-F")])
+def test_a_filesystem_on_the_whole_disk_is_no_partition_table(tmp_path: Path, mkfs: tuple[str, ...]) -> None:
+    path = tmp_path / "disk"
+    with open(path, "wb") as file:
+        file.truncate(100 << 20)
+    subprocess.run([*mkfs, path], check=True, capture_output=True)
+    with open_image(str(path)) as image:
+        assert read_partitions(image) is None
+
+
+def test_devices_are_named_as_libguestfs_names_them(tmp_path: Path) -> None:
+    disks = [str(make(tmp_path / "disk", DOS))] * 28
+    with open_storage(disks) as storage:
+        names = [device.name for device in storage.devices]
+        first = [f"/dev/sda{number}" for number in (1, 2, 3, 5, 6, 7)]
+        assert names[:8] == ["/dev/sda", *first, "/dev/sdb"]
+        assert "/dev/sdab7" in names
+        assert storage.device("/dev/vdab7").parents == ("/dev/sdab",)
+
+
+def test_logical_partitions_in_a_circle_end(tmp_path: Path) -> None:
+    path = make(tmp_path / "disk", DOS)
+    data = bytearray(path.read_bytes())
+    second = 30000 * 512
+    tables = [place for place in range(0, len(data), 512) if data[place + 510 : place + 512] == b"\x55\xaa"]
+    last = tables[-1]
+    assert last > second - 4096
+    # The last table's second entry now leads to the first one, at the start of the extended partition.
+    data[last + 446 + 16 : last + 446 + 32] = bytes([0, 0, 0, 0, 5, 0, 0, 0]) + bytes(4) + b"\1\0\0\0"
+    path.write_bytes(data)
+    table = table_of(path)
+    assert "circle" in table.notes[0]
+    assert [partition.number for partition in table.partitions] == [1, 2, 3, 5, 6, 7]
