@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from virtscope.block.source import BlockSource
+from virtscope.errors import FormatError
 from virtscope.fs.filesystem import Identity
 from virtscope.fs.xfs.superblock import check_features, read_superblock
 
@@ -25,7 +26,7 @@ def identify(source: BlockSource) -> Identity:
     return read_superblock(source).identity()
 
 
-def open_filesystem(source: BlockSource, replay: bool = True) -> XfsFilesystem:  # noqa: ARG001
+def open_filesystem(source: BlockSource, replay: bool = True) -> XfsFilesystem:
     """A reader for the XFS filesystem in `source`.
 
     Args:
@@ -36,8 +37,38 @@ def open_filesystem(source: BlockSource, replay: bool = True) -> XfsFilesystem: 
         FormatError: it is damaged beyond reading.
         UnsupportedFeature: it uses a feature that changes its layout and is not known here.
     """
+    from virtscope.fs.xfs.log import Log
     from virtscope.fs.xfs.reader import XfsFilesystem
 
     superblock = read_superblock(source)
     check_features(superblock)
-    return XfsFilesystem(source, superblock)
+    if not superblock.sb_logstart:
+        # Whether the counters of the superblock are right cannot be known: they are not believed.
+        filesystem = XfsFilesystem(source, superblock, is_clean=False)
+        filesystem.notes.append(
+            "the log of this XFS filesystem is on a device of its own, which is not read; the newest changes "
+            "may be missing"
+        )
+        return filesystem
+    log = Log(source, superblock)
+    try:
+        extent = log.extent()
+    except FormatError as error:
+        filesystem = XfsFilesystem(source, superblock, is_clean=False)
+        filesystem.notes.append(f"{error.problem}; the newest changes may be missing")
+        return filesystem
+    if extent.is_clean:
+        return XfsFilesystem(source, superblock)
+    if not replay:
+        filesystem = XfsFilesystem(source, superblock, is_clean=False)
+        filesystem.notes.append(
+            "this XFS filesystem is in use or was not unmounted, and its log was not replayed; the newest "
+            "changes are missing"
+        )
+        return filesystem
+    from virtscope.fs.xfs.replay import Replay
+
+    replayed = Replay(source, superblock, log, extent)
+    filesystem = XfsFilesystem(replayed.overlay, read_superblock(replayed.overlay), is_clean=False)
+    filesystem.notes += replayed.notes
+    return filesystem
