@@ -70,7 +70,7 @@ def boots_directly(kernel: bytes) -> bool:
 def without_padding(kernel: bytes) -> bytes:
     """The same kernel without the zeros at the end of its segments, and without section headers.
 
-    Its last segment is half zeros, the memory its page tables grow into; a loader that zeroes what the file does not
+    Its last segment is half zeros, memory that it grows into; a loader that zeroes what the file does not
     have need not read and copy them.
     """
     slim = bytearray(kernel)
