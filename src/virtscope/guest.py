@@ -10,20 +10,24 @@ images. Nothing is opened before it is needed: a Guest costs nothing until it is
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from virtscope.errors import UsageError
 
 if TYPE_CHECKING:
+    from virtscope.fs.tree import Tree
+    from virtscope.host.domain_disks import Disk
     from virtscope.host.guests import RunningGuest
+    from virtscope.inspect.usage import DiskUsage
     from virtscope.kernel import Kernel
     from virtscope.kernel.log import LogRecord
     from virtscope.kernel.network import Interface
     from virtscope.kernel.processes import Process
     from virtscope.kernel.uname import Uname
     from virtscope.memory.physical import PhysicalMemory
+    from virtscope.storage import Storage
 
 
 class Guest:
@@ -32,21 +36,43 @@ class Guest:
     Args:
         name: what the user calls it: the domain's name, the process, the file.
         open_memory: opens its memory; None when it has none to look at.
+        open_storage: opens its disks; None when it has none to look at.
+        mounts: (device, mount point) pairs that replace what its /etc/fstab says.
+        replay: replay the journals of its filesystems, in memory.
 
     Attributes:
         name: as given; for a QEMU process, the guest's own name as soon as it is known.
         problems: what could not be read of it so far, as sentences; the rest was.
     """
 
-    def __init__(self, name: str, *, open_memory: Callable[[], PhysicalMemory] | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        *,
+        open_memory: Callable[[], PhysicalMemory] | None = None,
+        open_storage: Callable[[], Storage] | None = None,
+        mounts: Sequence[tuple[str, str]] = (),
+        replay: bool = True,
+    ) -> None:
         self.name = name
         self._open_memory = open_memory
+        self._open_storage = open_storage
+        self._mounts = tuple(mounts)
+        self._replay = replay
+        self._storage: Storage | None = None
+        self._tree: Tree | None = None
         self._memory: PhysicalMemory | None = None
         self._kernel: Kernel | None = None
+        self._mount_notes: list[str] = []
         self.problems: list[str] = []
 
     def __repr__(self) -> str:
         return f"<Guest {self.name}>"
+
+    @property
+    def has_disks(self) -> bool:
+        """Whether it was given with disks to look at."""
+        return self._open_storage is not None
 
     @property
     def memory(self) -> PhysicalMemory:
@@ -77,11 +103,48 @@ class Guest:
         return self._kernel
 
     @property
+    def storage(self) -> Storage:
+        """Its disks and what is on them, opened at first use.
+
+        Raises:
+            UsageError: this guest was given without disks.
+            GuestError: an image cannot be opened, or may not be.
+            FormatError: an image is damaged.
+        """
+        if self._storage is None:
+            if self._open_storage is None:
+                raise UsageError(f"{self.name} was given without disks to look at")
+            self._storage = self._open_storage()
+        return self._storage
+
+    @property
+    def tree(self) -> Tree:
+        """Its directory tree, put together as its own /etc/fstab says (or as `mounts` did).
+
+        Raises:
+            UsageError: which filesystem is the root is not clear.
+            as `storage`.
+        """
+        if self._tree is None:
+            from virtscope.inspect.mounts import mount_tree
+
+            self._tree, self._mount_notes = mount_tree(self.storage, mounts=self._mounts, replay=self._replay)
+        return self._tree
+
+    @property
     def notes(self) -> tuple[str, ...]:
         """Sentences a user should see, because what was found out depends on them."""
-        memory = tuple(self._memory.notes) if self._memory is not None else ()
-        kernel = tuple(self._kernel.notes) if self._kernel is not None else ()
-        return tuple(dict.fromkeys(memory + kernel))
+        found: list[str] = []
+        for part in (self._memory, self._kernel, self._storage):
+            if part is not None:
+                found += part.notes
+        return tuple(dict.fromkeys(found + self._mount_notes))
+
+    def filesystems(self) -> Iterator[DiskUsage]:
+        """How full its filesystems are; those that cannot be read are added to `problems`."""
+        from virtscope.inspect.usage import disk_usage
+
+        return disk_usage(self.storage, replay=self._replay, problem=self.problems.append)
 
     def uname(self) -> Uname:
         """The name and version of the kernel, as uname(2) gives it."""
@@ -108,13 +171,17 @@ class Guest:
         return interfaces(self.kernel)
 
     def close(self) -> None:
-        """Let go of the memory; what was asked for afterwards is opened anew."""
+        """Let go of memory and disks; what is asked for afterwards is opened anew."""
         if self._kernel is not None:
             self._kernel.close()
             self._kernel = None
         if self._memory is not None:
             self._memory.close()
             self._memory = None
+        self._tree = None
+        if self._storage is not None:
+            self._storage.close()
+            self._storage = None
 
     def __enter__(self) -> Self:
         return self
@@ -131,26 +198,35 @@ def open(
     connect: str | None = None,
     qemu: str | int | None = None,
     memory: str | None = None,
+    disks: Sequence[str | tuple[str, str | None]] = (),
+    mounts: Sequence[tuple[str, str]] = (),
+    replay: bool = True,
+    allow_backing: Sequence[str] = (),
 ) -> Guest:
     """One guest, by exactly one of the ways to name it.
 
     Args:
-        domain: a running libvirt domain, by name or UUID.
+        domain: a libvirt domain, by name or UUID; its memory only if it runs.
         connect: the libvirt connection URI; libvirt's default when None.
         qemu: the PID of a QEMU process, or the path of its QMP socket.
         memory: the path of a memory dump (raw, ELF core).
+        disks: paths of disk images, or paths with their formats; together the disks of one guest.
+        mounts: (device, mount point) pairs that replace what the guest's /etc/fstab says.
+        replay: replay the journals of filesystems, in memory.
+        allow_backing: folders and files that may be backing files of images whose format was probed.
 
     Raises:
         UsageError: none or several ways were given.
     """
-    if [domain, qemu, memory].count(None) != 2:
-        raise UsageError("name the guest in exactly one way: domain, qemu or memory")
+    if [domain, qemu, memory, disks or None].count(None) != 3:
+        raise UsageError("name the guest in exactly one way: domain, qemu, memory or disks")
     if domain is not None:
-        return _of_domain(domain, connect)
+        return _of_domain(domain, connect, mounts, replay)
     if qemu is not None:
         return _of_qemu(str(qemu))
-    assert memory is not None
-    return _of_memory_file(memory)
+    if memory is not None:
+        return _of_memory_file(memory)
+    return _of_disks(disks, mounts, replay, allow_backing)
 
 
 def running(connect: str | None = None) -> list[Guest]:
@@ -166,16 +242,68 @@ def running(connect: str | None = None) -> list[Guest]:
 
 
 def _of_running(found: RunningGuest) -> Guest:
-    return Guest(found.name, open_memory=lambda: found.open_memory(verify=_holds_kernel))
+    domain = found.domain
+    return Guest(
+        found.name,
+        open_memory=lambda: found.open_memory(verify=_holds_kernel),
+        open_storage=(lambda: _storage_of_domain(domain.uuid, domain.uri)) if domain is not None else None,
+    )
 
 
-def _of_domain(name: str, connect: str | None) -> Guest:
+def _of_domain(name: str, connect: str | None, mounts: Sequence[tuple[str, str]], replay: bool) -> Guest:
     def open_memory() -> PhysicalMemory:
         from virtscope.host.guests import guest_of_domain
 
         return guest_of_domain(name, connect).open_memory(verify=_holds_kernel)
 
-    return Guest(name, open_memory=open_memory)
+    return Guest(
+        name,
+        open_memory=open_memory,
+        open_storage=lambda: _storage_of_domain(name, connect),
+        mounts=mounts,
+        replay=replay,
+    )
+
+
+def _storage_of_domain(name: str, connect: str | None) -> Storage:
+    """The disks libvirt's configuration of a domain names, whether it runs or not."""
+    from virtscope.host.libvirt import Connection
+    from virtscope.storage import open_storage
+
+    with Connection(connect) as connection:
+        disks = connection.disks(connection.domain(name))
+    images = []
+    for disk in disks:
+        if disk.device in ("disk", "lun") and disk.source is not None:
+            images.append((_path_of(disk, name), disk.source.format))
+    if not images:
+        raise UsageError(f"{name} has no disks")
+    return open_storage(images)
+
+
+def _path_of(disk: Disk, guest: str) -> str:
+    assert disk.source is not None
+    if disk.source.path is None:
+        raise UsageError(
+            f"disk {disk.target} of {guest} is {disk.source.location}: only files and block devices are read"
+        )
+    return disk.source.path
+
+
+def _of_disks(
+    disks: Sequence[str | tuple[str, str | None]],
+    mounts: Sequence[tuple[str, str]],
+    replay: bool,
+    allow_backing: Sequence[str],
+) -> Guest:
+    def open_disks() -> Storage:
+        from virtscope.storage import open_storage
+
+        return open_storage(disks, allow_backing=allow_backing)
+
+    first = disks[0]
+    name = first if isinstance(first, str) else first[0]
+    return Guest(name, open_storage=open_disks, mounts=mounts, replay=replay)
 
 
 def _of_qemu(which: str) -> Guest:

@@ -117,6 +117,16 @@ _DISKS = (
     ),
 )
 
+IMAGES = Option(
+    ("images",),
+    "disk images, or folders of them, each image a guest of its own",
+    metavar="IMAGE",
+    nargs="*",
+    complete="file",
+    group=GUEST_GROUP,
+)
+"""The argument of commands that take nothing else; they add it to their options."""
+
 _PARALLEL = (
     Option(
         ("-P", "--parallel"),

@@ -78,6 +78,8 @@ def build_parser(command: Command) -> argparse.ArgumentParser:
         add_help=False,
         allow_abbrev=False,
     )
+    # What only commands with columns take is still asked of the parsed options of all.
+    parser.set_defaults(csv=False, columns=None, sort=None, no_headings=False)
     options = all_options(command)
     groups: dict[str, Any] = {}
     for option in options:

@@ -1,15 +1,22 @@
-"""From the options that name guests to the guests. `select_guests` is the entry point."""
+"""From the options that name guests to the guests: `select_guests`, and `one_guest` where only one makes
+sense.
+"""
 
 from __future__ import annotations
 
 import argparse
+import os
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from virtscope.cli.command import Command, Guests
-from virtscope.errors import UsageError
+from virtscope.errors import GuestNotFound, UsageError
 
 if TYPE_CHECKING:
     from virtscope.guest import Guest
+
+_NOT_IMAGES = (".iso", ".xml", ".txt", ".log", ".md", ".json", ".sum", ".sha256", ".asc")
+"""Files in a folder of images that are certainly not one."""
 
 
 def select_guests(command: Command, args: argparse.Namespace) -> tuple[list[Guest], bool]:
@@ -21,16 +28,92 @@ def select_guests(command: Command, args: argparse.Namespace) -> tuple[list[Gues
     """
     from virtscope import guest
 
-    assert command.guests is Guests.MEMORY
-    named = [guest.open(domain=name, connect=args.connect) for name in args.domain or ()]
-    named += [guest.open(qemu=which) for which in args.qemu or ()]
-    named += [guest.open(memory=path) for path in args.memory or ()]
+    named = _memory_guests(args) if command.guests is Guests.MEMORY else _disk_guests(args)
     if named:
         if args.connect and not args.domain:
             raise UsageError("--connect only makes sense with --domain, or alone")
         return named, False
     found = guest.running(args.connect)
+    if command.guests is Guests.DISK:
+        found = [one for one in found if one.has_disks]
     if not found:
         where = f" on {args.connect}" if args.connect else " on this host"
         raise UsageError(f"no guest is named and none is running{where}; see --help for how to name one")
     return found, True
+
+
+def one_guest(command: Command, args: argparse.Namespace) -> Guest:
+    """The one guest named by the options.
+
+    Raises:
+        UsageError: none or several are named.
+    """
+    named = _memory_guests(args) if command.guests is Guests.MEMORY else _disk_guests(args)
+    if len(named) != 1:
+        how = "-d NAME or -a IMAGE" if command.guests is Guests.DISK else "-d NAME, --qemu PID or -m FILE"
+        raise UsageError(f"name one guest with {how}" + (f", not {len(named)}" if named else ""))
+    return named[0]
+
+
+def _memory_guests(args: argparse.Namespace) -> list[Guest]:
+    from virtscope import guest
+
+    named = [guest.open(domain=name, connect=args.connect) for name in args.domain or ()]
+    named += [guest.open(qemu=which) for which in args.qemu or ()]
+    named += [guest.open(memory=path) for path in args.memory or ()]
+    return named
+
+
+def _disk_guests(args: argparse.Namespace) -> list[Guest]:
+    from virtscope import guest
+
+    replay = not args.no_journal
+    mounts = [_mount(text) for text in args.mount or ()]
+    backing = tuple(args.allow_backing or ())
+    named = [
+        guest.open(domain=name, connect=args.connect, mounts=mounts, replay=replay)
+        for name in args.domain or ()
+    ]
+    together = [(path, _format(format)) for path, format in args.disks or ()]
+    if together:
+        named.append(guest.open(disks=together, mounts=mounts, replay=replay, allow_backing=backing))
+    format = _format(args.format)
+    for path in _images(getattr(args, "images", None) or ()):
+        image = (path, format)
+        named.append(guest.open(disks=[image], mounts=mounts, replay=replay, allow_backing=backing))
+    return named
+
+
+def _format(name: str | None) -> str | None:
+    return None if name in (None, "auto") else name
+
+
+def _mount(text: str) -> tuple[str, str]:
+    device, colon, point = text.partition(":")
+    if not colon or not device.startswith("/dev/") or not point.startswith("/"):
+        raise UsageError(f"--mount {text}: say DEVICE:PATH, such as /dev/sda1:/boot")
+    return device, point
+
+
+def _images(paths: Sequence[str]) -> Iterator[str]:
+    """Each path that is a file, and the files in each that is a folder.
+
+    Raises:
+        GuestNotFound: a folder that cannot be listed, or has no files.
+    """
+    for path in paths:
+        if not os.path.isdir(path):
+            yield path
+            continue
+        try:
+            names = sorted(entry.name for entry in os.scandir(path) if entry.is_file())
+        except OSError as error:
+            raise GuestNotFound(f"{path}: the folder cannot be listed: {error.strerror}") from None
+        images = [
+            os.path.join(path, name)
+            for name in names
+            if not name.startswith(".") and not name.lower().endswith(_NOT_IMAGES)
+        ]
+        if not images:
+            raise GuestNotFound(f"{path}: there is no image in this folder")
+        yield from images
