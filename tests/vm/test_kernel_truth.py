@@ -91,7 +91,9 @@ def test_types_are_those_of_bpftool(guest: Guest, tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(guest.execute(f"cat /sys/kernel/btf/{name}").stdout)
     with kernel_of(guest) as kernel:
         compare(kernel.btf(), bpftool(tmp_path / "vmlinux"))
-        in_modules = dict(module_types(kernel, kernel.btf()))
+        # Kernels before 5.11 have no types of modules.
+        has_modules = kernel.has_symbol("btf_modules")
+        in_modules = dict(module_types(kernel, kernel.btf())) if has_modules else {}
         assert sorted([*in_modules, "vmlinux"]) == sorted(names)
         for name, types in in_modules.items():
             dump = bpftool(tmp_path / name, "--base-btf", str(tmp_path / "vmlinux"))
@@ -123,7 +125,7 @@ def test_identity(guest: Guest) -> None:
         assert kernel.translate(kernel.symbol("_text")) == kernel.image.physical
         cpus = guest.run("cat /sys/devices/system/cpu/online").strip()
         assert cpus in (str(kernel.online_cpus()[0]), f"0-{kernel.online_cpus()[-1]}")
-        assert (kernel.image.levels == 5) == (" 57 bits virtual" in guest.run("cat /proc/cpuinfo"))
+        assert (kernel.image.levels == 5) == bool(re.search(r"\bla57\b", guest.run("cat /proc/cpuinfo")))
 
 
 def test_processes_with_symbols_and_types_and_without(guest: Guest) -> None:
@@ -212,4 +214,5 @@ def test_drgn_helpers_agree(guest: Guest) -> None:
         for module in kernel.modules():
             address, _, name = module.symbols()[0]
             assert address in [symbol.address for symbol in prog.symbols(name)]
-        assert prog.type("struct virtnet_info").has_member("vdev"), "a type of a module only"
+        if kernel.has_symbol("btf_modules"):
+            assert prog.type("struct virtnet_info").has_member("vdev"), "a type of a module only"

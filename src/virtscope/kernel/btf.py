@@ -240,10 +240,11 @@ class Btf:
             return pairs
         for place in range(at, at + 2 * found.length, 2):
             value = words[place + 1]
-            # Before kind_flag meant "signed" values were written signed whatever their type.
             pairs.append((owner.string(words[place]), value - (1 << 32) if value >> 31 else value))
+        # Before kind_flag meant "signed", nothing said it; -1 is the sign of it.
         if not found.flag and not any(value == -1 for _, value in pairs):
-            pairs = [(name, value & 0xFFFFFFFF) for name, value in pairs]
+            mask = (1 << 8 * min(found.value, 8)) - 1
+            pairs = [(name, value & mask) for name, value in pairs]
         return pairs
 
     # LayoutSource

@@ -26,6 +26,7 @@ _COMM_SIZE = 16
 _MAX_TASK = 16384
 _MAX_NAMES = 16
 _NODES = 64
+_KERNEL_TASKS = 8
 
 
 class TaskShape(NamedTuple):
@@ -136,8 +137,9 @@ def _nodes(kernel: Kernel, head: int, distance: int) -> list[int]:
         while node != head and len(nodes) < _NODES:
             after, back = memoryview(kernel.read(node, 16)).cast("Q")
             name = kernel.read(node + distance, _COMM_SIZE).partition(b"\0")[0]
-            if back != before or not name or not all(32 <= byte < 127 for byte in name) or node in nodes:
-                # What runs under a control character is not among the first tasks of any guest.
+            # The first tasks are the kernel's own; a user's program can have any name.
+            printable = len(nodes) >= _KERNEL_TASKS or (name and all(32 <= byte < 127 for byte in name))
+            if back != before or not printable or node in nodes:
                 return []
             nodes.append(node)
             names.add(name)
