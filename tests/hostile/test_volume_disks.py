@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from tests.conftest import lab_needed
 from tests.hostile.mutation import Change, Overlay, alarm, mutations
-from tests.oracle.test_volume_partitions import DOS, GPT, make
 from tests.recipes import lvm
+from tests.recipes.partitions import DOS, GPT, make
 from virtscope.block import open_image
 from virtscope.block.source import BlockSource
 from virtscope.errors import FormatError, VirtscopeError

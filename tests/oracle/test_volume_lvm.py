@@ -22,7 +22,7 @@ from virtscope.volume.lvm_volumes import VolumeGroup
 SMALL = 64 << 20
 
 
-@pytest.fixture(scope="module", params=["plain", "thin", "cached"])
+@pytest.fixture(scope="module", params=["plain", "thin", "cached", "converted"])
 def folder(request: pytest.FixtureRequest) -> Path:
     with lab_needed():
         made: Path = getattr(lvm, request.param)()
@@ -105,9 +105,12 @@ def spare_legs(kind: str) -> int:
 
 
 @pytest.mark.parametrize("gone", [(0,), (2,), (5,), (0, 2), (2, 4), (3, 4)])
-def test_what_can_be_read_without_some_disks(plain: Path, gone: tuple[int, ...]) -> None:
-    wanted = lvm.volumes(plain)
-    found = group(plain, gone)
+@pytest.mark.parametrize("name", ["plain", "converted"])
+def test_what_can_be_read_without_some_disks(name: str, gone: tuple[int, ...]) -> None:
+    with lab_needed():
+        folder: Path = getattr(lvm, name)()
+    wanted = lvm.volumes(folder)
+    found = group(folder, gone)
     assert len(found.missing) == len(gone)
     assert all(uuid in " ".join(found.notes) for uuid in found.missing)
     for volume in found.logical_volumes():

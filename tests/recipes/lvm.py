@@ -132,6 +132,23 @@ lvm lvcreate -y --type cache --cachemode writeback -n c2 -L 8m cached/back /dev/
 fill cached/back one 1 200000
 """
 
+_CONVERTED = r"""
+lvm vgcreate -s 1m converted $disks
+for kind in la ra ls rs; do
+  lvm lvcreate -y -W n -n raid6_$kind --type raid5_$kind -i 3 -I 16k -L 6m converted
+done
+lvm lvcreate -y -W n -n grown -L 6m converted
+lvm lvcreate -y -W n -n mirrored --type raid1 -m 1 -L 6m converted
+until_synced
+for path in /dev/converted/*; do fill converted/${path##*/} first 1 250000; done
+for kind in la ra ls rs; do lvm lvconvert -y --type raid6_${kind}_6 converted/raid6_$kind; done
+lvm lvconvert -y -m 1 --type raid1 converted/grown
+until_synced
+put converted/grown later 300 9000
+lvm lvcreate -y -n shot -s -L 2m -c 8k converted/mirrored
+put converted/mirrored later 300 9000
+"""
+
 _FINISH = r"""
 sync
 for vg in $(lvm vgs --noheadings -o vg_name); do
@@ -172,6 +189,11 @@ def thin() -> Path:
 def cached() -> Path:
     """A volume group with a write-through and a write-back cached volume on six disks."""
     return _made("lvm-cached", _CACHE)
+
+
+def converted() -> Path:
+    """A volume group of RAID volumes that were made from others, and a snapshot of one, on six disks."""
+    return _made("lvm-converted", _CONVERTED)
 
 
 def disks(folder: Path) -> Sequence[Path]:

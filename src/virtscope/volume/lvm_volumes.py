@@ -216,11 +216,19 @@ class VolumeGroup:
                 lv = self._lv(name)
                 label = f"/dev/{self.name}/{name}"
                 pieces = [self._segment(label, segment) for segment in self._segments(lv)]
-                found = Mapped(label, self._size(lv), pieces)
+                found = self._joined(label, self._size(lv), pieces)
             finally:
                 self._opening.pop()
             self._opened[name] = found
         return found
+
+    def _joined(self, label: str, size: int, pieces: list[Segment]) -> BlockSource:
+        if len(pieces) == 1:
+            # Most volumes are one run of extents: a slice of the disk itself is read faster.
+            offset, length, source, start = pieces[0]
+            if isinstance(source, Slice) and not offset and start + length <= source.size:
+                return Slice(source, start, size, label)
+        return Mapped(label, size, pieces)
 
     def _segment(self, label: str, segment: Section) -> Segment:
         offset = lvm_text.integer(segment, "start_extent") * self.extent_size
