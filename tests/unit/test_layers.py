@@ -16,7 +16,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"volume"}),
     frozenset({"fs"}),
     frozenset({"storage"}),
-    frozenset({"kernel", "inspect", "host"}),
+    frozenset({"kernel", "inspect", "extract", "host"}),
     frozenset({"guest"}),
     frozenset({"sandbox", "trace", "lockcheck"}),
     frozenset({"fleet"}),
@@ -26,7 +26,7 @@ LAYERS: tuple[frozenset[str], ...] = (
 
 ONLY_IMPORTERS = {
     "libvirt": {"host/libvirt.py"},
-    "drgn": {"kernel/program.py"},
+    "drgn": {"kernel/program.py", "kernel/btf_types.py"},
     "clang": {"lockcheck/", "bitmatch/"},
     "clingo": {"inspect/engine.py"},
 }

@@ -68,7 +68,7 @@ def _rows(guest: Guest, args: argparse.Namespace) -> Iterator[Device]:
 
 COMMAND = Command(
     name="virt-filesystems",
-    summary="list the filesystems, partitions and volumes of guests, from outside",
+    summary="list filesystems, partitions and volumes of guests, from outside",
     description=(
         "Lists what is on the disks of guests, running or not: by default the filesystems; with other "
         "options disks, partitions and logical volumes, too. Devices are named as if the disks were "

@@ -18,7 +18,7 @@ _TYPE_LETTERS = {
 }
 
 
-def path_argument(name: str, help: str, nargs: str = "+") -> Option:
+def path_argument(name: str, help: str, nargs: str | None = "+") -> Option:
     """The positional argument for paths in the guest."""
     return Option((name,), help, metavar=name.upper().rstrip("S"), nargs=nargs)
 

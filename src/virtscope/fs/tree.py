@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from virtscope.errors import GuestPathError
+from virtscope.errors import FormatError, GuestPathError
 
 if TYPE_CHECKING:
     from virtscope.fs.filesystem import FileReader, Filesystem, Stat
@@ -119,6 +119,10 @@ class Tree:
         """
         below = directory.path if directory.path != b"/" else b""
         for entry in directory.filesystem.entries(directory.inode):
+            # No kernel lets such a name come into being, and to whoever copies files out it would be a path.
+            if b"/" in entry.name or b"\0" in entry.name or entry.name in (b"", b".", b".."):
+                where = f"{_text(directory.path)} has an entry with the impossible name {_text(entry.name)!r}"
+                raise FormatError(directory.filesystem.kind, where)
             yield self._crossed(Node(below + b"/" + entry.name, directory.filesystem, entry.inode))
 
     def walk(self, top: Node) -> Iterator[tuple[Node, list[Node]]]:

@@ -1,0 +1,63 @@
+"""virt-copy-out: files and directories of a guest, copied onto the host."""
+
+from __future__ import annotations
+
+import argparse
+
+from virtscope.cli.command import Command, Example, Guests, Option
+from virtscope.cli.exit_codes import FAILED, OK, PARTIAL
+from virtscope.cli.paths import guest_path, path_argument
+from virtscope.cli.progress import Progress
+from virtscope.cli.run import complain
+from virtscope.cli.selection import one_guest
+from virtscope.errors import FormatError, GuestPathError
+
+
+def _run(args: argparse.Namespace) -> int:
+    from virtscope.extract.copy_out import copy_out
+
+    problems: list[str] = []
+    failed = 0
+    with one_guest(COMMAND, args) as guest:
+        tree = guest.tree
+        if not args.quiet:
+            for note in guest.notes:
+                complain(COMMAND, note)
+        with Progress("copied", quiet=args.quiet) as progress:
+            for text in args.paths:
+                try:
+                    copy_out(tree, guest_path(text), args.target, problem=problems.append, progress=progress)
+                except (GuestPathError, FormatError) as error:
+                    problems.append(str(error))
+                    failed += 1
+    for problem in problems:
+        complain(COMMAND, problem)
+    if failed == len(args.paths):
+        return FAILED
+    return PARTIAL if problems else OK
+
+
+COMMAND = Command(
+    name="virt-copy-out",
+    summary="copy files and directories out of a guest, from outside",
+    description=(
+        "Copies files and directories of a guest, with all below them, into a directory of this host. Holes "
+        "stay holes, and modes and times are kept.\n\n"
+        "The guest is not trusted: set-ID bits and owners are not taken over, device nodes, sockets and "
+        "fifos are left out, and nothing is ever written through a link or over a file that is there "
+        "already. virt-tar-out keeps everything."
+    ),
+    guests=Guests.DISK,
+    options=(
+        path_argument("paths", "files and directories in the guest"),
+        Option(("target",), "an existing directory of this host", metavar="DIRECTORY", complete="file"),
+    ),
+    action=_run,
+    examples=(
+        Example("virt-copy-out -a disk.qcow2 /etc /var/log .", "two directories, into the current one"),
+        Example("virt-copy-out -d web /srv/dump.sql /backup", "a large file, while the guest runs"),
+    ),
+    see_also=("virt-tar-out", "virt-cat", "virt-ls"),
+)
+
+main = COMMAND.main

@@ -1,0 +1,73 @@
+"""virt-tar-out: a directory of a guest as a tar file or stream."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import sys
+
+from virtscope.cli.command import Command, Example, Guests, Option
+from virtscope.cli.exit_codes import OK, PARTIAL
+from virtscope.cli.paths import guest_path, path_argument
+from virtscope.cli.progress import Progress
+from virtscope.cli.run import complain
+from virtscope.cli.selection import one_guest
+from virtscope.errors import UsageError
+
+
+def _run(args: argparse.Namespace) -> int:
+    from virtscope.extract.tar_out import tar_out
+
+    problems: list[str] = []
+    if args.file == "-" and sys.stdout.isatty():
+        raise UsageError("a tar stream is not for a terminal: name a file, or pipe it somewhere")
+    with one_guest(COMMAND, args) as guest:
+        tree = guest.tree
+        top = tree.resolve(guest_path(args.directory))
+        if not args.quiet:
+            for note in guest.notes:
+                complain(COMMAND, note)
+        with Progress("written", quiet=args.quiet) as progress:
+            if args.file == "-":
+                tar_out(tree, top, sys.stdout.buffer, problem=problems.append, progress=progress)
+                sys.stdout.buffer.flush()
+            else:
+                # Half a file must not be taken for a whole one: it gets its name when it is complete.
+                unfinished = f"{args.file}.unfinished-{os.getpid()}"
+                try:
+                    with open(unfinished, "xb") as out:
+                        tar_out(tree, top, out, problem=problems.append, progress=progress)
+                    os.replace(unfinished, args.file)
+                except OSError as error:
+                    raise UsageError(f"{args.file} cannot be written: {error.strerror}") from None
+                finally:
+                    with contextlib.suppress(FileNotFoundError):
+                        os.unlink(unfinished)
+    for problem in problems:
+        complain(COMMAND, problem)
+    return PARTIAL if problems else OK
+
+
+COMMAND = Command(
+    name="virt-tar-out",
+    summary="write a guest's directory as a tar file, from outside",
+    description=(
+        "Writes a directory of a guest, with all below it, as a tar file or, with -, to standard output. "
+        "Owners, modes, times, extended attributes (ACLs among them), hard links, device nodes and holes are "
+        "kept (POSIX.1-2001 with GNU's sparse format 1.0)."
+    ),
+    guests=Guests.DISK,
+    options=(
+        path_argument("directory", "a directory in the guest", nargs=None),
+        Option(("file",), "the tar file to write, or - for standard output", "FILE", complete="file"),
+    ),
+    action=_run,
+    examples=(
+        Example("virt-tar-out -a disk.qcow2 /home home.tar", "all homes, with everything kept"),
+        Example("virt-tar-out -d web /etc - | tar t", "look into the stream"),
+    ),
+    see_also=("virt-copy-out", "virt-ls"),
+)
+
+main = COMMAND.main

@@ -1,0 +1,1 @@
+"""Taking files out of a guest: as files of the host, or as a tar stream."""
