@@ -30,7 +30,12 @@ def seen(guest: Guest) -> list[tuple[Inside, Process, Inside]]:
     """Every process that was there before and after the look from outside, with what it was seen as."""
     before, rows, after = bracketed(lambda: processes_inside(guest), lambda: look(guest))
     assert isinstance(rows, dict)
-    both = [pid for pid in before if pid in after and before[pid].stat[22] == after[pid].stat[22]]
+    # The agent is at work when the guest looks at itself, and rests otherwise.
+    both = [
+        pid
+        for pid in before
+        if pid in after and before[pid].stat[22] == after[pid].stat[22] and before[pid].comm != "lab-agent"
+    ]
     assert len(both) > 50
     return [(before[pid], rows[pid], after[pid]) for pid in both]
 
@@ -246,23 +251,27 @@ FORMATS = (
 def test_the_same_lines_as_the_guests_ps(guest: Guest, capsys: pytest.CaptureFixture[str], ours: str) -> None:
     # What ps -f shows as names, virt-ps shows as numbers.
     theirs = "LC_ALL=C ps " + ("-e -o uid,pid,ppid,c,stime,tname,time,cmd" if ours == "-ef" else ours)
-    before, text, after = bracketed(
-        lambda: lines_of(guest.run(theirs)), lambda: run_ps(guest, capsys, *ours.split())
-    )
-    assert isinstance(text, str)
-    seen = lines_of(text.replace("*", ""))
-    # ps shows what is no printable ASCII as ? or a dot, where virt-ps shows what it is.
-    stable = [
-        line
-        for line in before
-        if line in after and not re.search(r"\bps\b|\bsh\b|lab-args|lab-escape|red", line)
-    ]
-    assert [line for line in stable if line not in seen] == []
+    for attempt in range(3):  # a kernel thread may just do something at the moment of the look from outside
+        before, text, after = bracketed(
+            lambda: lines_of(guest.run(theirs)), lambda: run_ps(guest, capsys, *ours.split())
+        )
+        assert isinstance(text, str)
+        seen = lines_of(text.replace("*", ""))
+        stable = [line for line in before if line in after and is_comparable(line)]
+        missing = [line for line in stable if line not in seen]
+        if not missing:
+            break
+        assert attempt < 2, missing
     assert len(stable) >= 1 if "-C" in ours else len(stable) > 50
-    if ours != "-o pid=,comm= -C lab-plain":
+    if "=" not in ours:
         assert seen[0] == before[0]
     # In the same order, too.
     assert [line for line in seen if line in stable] == stable
+
+
+def is_comparable(line: str) -> bool:
+    """Whether ps shows that line as virt-ps does: not what is not printable ASCII, nor what runs ps."""
+    return not re.search(r"\bps\b|\bsh\b|lab-args|lab-escape|red|lab-agent|/init|virtio", line)
 
 
 def test_names_cannot_reach_the_terminal(guest: Guest, capsys: pytest.CaptureFixture[str]) -> None:

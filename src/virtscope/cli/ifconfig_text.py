@@ -203,7 +203,9 @@ def _ip_link(row: Interface) -> str:
     line = f"    link/{row.type}"
     if mac:
         line += f" {mac} {'peer' if row.flags_value & _POINT_TO_POINT else 'brd'} {broadcast}"
-    if row.link_namespace_id is not None:
+    if row.link_namespace_name:
+        line += f" link-netns {row.link_namespace_name}"
+    elif row.link_namespace_id is not None:
         line += f" link-netnsid {row.link_namespace_id}"
     return line
 

@@ -17,6 +17,7 @@ from virtscope.errors import CorruptData, UnknownLayout
 if TYPE_CHECKING:
     from virtscope.kernel.kernel import Kernel
     from virtscope.kernel.layouts import StructLayout
+    from virtscope.kernel.module_layouts import ModuleLayouts
     from virtscope.kernel.records import Record
 
 _MAX_QUEUES = 4096
@@ -60,9 +61,10 @@ _Counters = dict[str, int]
 class StatisticsReader:
     """Reads the counters of one kernel's interfaces."""
 
-    def __init__(self, kernel: Kernel) -> None:
+    def __init__(self, kernel: Kernel, layouts: ModuleLayouts) -> None:
         self._kernel = kernel
-        self._drivers: dict[str, Callable[[Record], _Counters]] = {
+        self._layouts = layouts
+        self._drivers: dict[str, Callable[[Record, str | None], _Counters]] = {
             "loopback_get_stats64": self._loopback,
             "dummy_get_stats64": self._dummy,
             "dev_get_tstats64": self._software,
@@ -99,19 +101,25 @@ class StatisticsReader:
             name = symbol[0] if symbol is not None and symbol[1] == 0 else f"{function:#x}"
             if name not in self._drivers:
                 raise UnknownLayout(f"its driver counts in {name}, which is not known here")
-            return self._drivers[name](device)
+            return self._drivers[name](device, symbol[2] if symbol is not None else None)
         if operations["ndo_get_stats"]:
             symbol = kernel.symbolize(operations["ndo_get_stats"])
             name = symbol[0] if symbol is not None else "a function of its own"
             raise UnknownLayout(f"its driver counts in {name}, which is not known here")
-        if device.has("pcpu_stat_type"):
-            if device["pcpu_stat_type"] == kernel.enumerator("NETDEV_PCPU_STAT_TSTATS"):
-                return self._software(device)
-            if device["pcpu_stat_type"] == kernel.enumerator("NETDEV_PCPU_STAT_DSTATS"):
-                return self._per_cpu(
-                    device["dstats"], "pcpu_dstats", {"rx_drops": "rx_dropped", "tx_drops": "tx_dropped"}
-                )
+        if self._keeps(device, "TSTATS"):
+            return self._with_plain(device, device["tstats"])
+        if self._keeps(device, "DSTATS"):
+            return self._per_cpu(
+                device["dstats"], "pcpu_dstats", {"rx_drops": "rx_dropped", "tx_drops": "tx_dropped"}
+            )
         return self._plain(device)
+
+    def _keeps(self, device: Record, kind: str) -> bool:
+        """Whether the network core keeps counters of that kind for each CPU on the device's behalf."""
+        return (
+            device.has("pcpu_stat_type")
+            and device["pcpu_stat_type"] == self._kernel.enum("netdev_stat_type")[f"NETDEV_PCPU_STAT_{kind}"]
+        )
 
     def _add_core(self, device: Record, counters: _Counters) -> None:
         """Add what the network core counts itself: packets it dropped on the driver's behalf."""
@@ -129,10 +137,12 @@ class StatisticsReader:
         stats = device.inner("stats")
         return {name: _number(stats, name) for name in _NAMES if stats.has(name)}
 
-    def _per_cpu(self, pointer: int, struct: str, renamed: dict[str, str]) -> _Counters:
+    def _per_cpu(
+        self, pointer: int, struct: str, renamed: dict[str, str], module: str | None = None
+    ) -> _Counters:
         """The sums of a structure of counters that each CPU has its own of."""
         kernel = self._kernel
-        layout = kernel.struct(struct)
+        layout = self._layouts.struct(module, struct)
         members = [name for name in (*_NAMES, "packets", "bytes", *renamed) if layout.has(name)]
         if not pointer:
             raise UnknownLayout(f"it has no {struct}")
@@ -143,7 +153,7 @@ class StatisticsReader:
                 totals[name] += _number(record, name)
         return {renamed.get(name, name): total for name, total in totals.items()}
 
-    def _loopback(self, device: Record) -> _Counters:
+    def _loopback(self, device: Record, _module: str | None) -> _Counters:
         """Each packet that the loopback interface sends it also receives."""
         sent = self._per_cpu(device["lstats"], "pcpu_lstats", {})
         return {
@@ -153,20 +163,20 @@ class StatisticsReader:
             "tx_bytes": sent["bytes"],
         }
 
-    def _dummy(self, device: Record) -> _Counters:
+    def _dummy(self, device: Record, _module: str | None) -> _Counters:
         """A dummy interface sends packets into nothing."""
         sent = self._per_cpu(device["lstats"], "pcpu_lstats", {})
         return {"tx_packets": sent["packets"], "tx_bytes": sent["bytes"]}
 
-    def _software(self, device: Record) -> _Counters:
+    def _software(self, device: Record, _module: str | None) -> _Counters:
         """Interfaces made of software count packets and bytes for each CPU, the rest in the `net_device`."""
         return self._with_plain(device, device["tstats"])
 
-    def _bridge(self, device: Record) -> _Counters:
-        if not self._kernel.struct("net_bridge").has("stats"):
-            return self._software(device)
-        bridge = self._kernel.record("net_bridge", private_data(device))
-        return self._with_plain(device, bridge["stats"])
+    def _bridge(self, device: Record, module: str | None) -> _Counters:
+        layout = self._layouts.struct(module, "net_bridge")
+        if not layout.has("stats"):
+            return self._with_plain(device, device["tstats"])
+        return self._with_plain(device, self._kernel.record(layout, private_data(device))["stats"])
 
     def _with_plain(self, device: Record, pointer: int) -> _Counters:
         counters = self._plain(device)
@@ -174,54 +184,63 @@ class StatisticsReader:
             counters[name] = counters.get(name, 0) + value
         return counters
 
-    def _vlan(self, device: Record) -> _Counters:
-        private = self._kernel.record("vlan_dev_priv", private_data(device))
-        return self._per_cpu(private["vlan_pcpu_stats"], "vlan_pcpu_stats", {"rx_multicast": "multicast"})
+    def _vlan(self, device: Record, module: str | None) -> _Counters:
+        # vlan_dev_priv is declared in a header of the kernel's own, the counters in the module.
+        layout = self._layouts.struct(module, "vlan_dev_priv")
+        private = self._kernel.record(layout, private_data(device))
+        counters = {"rx_multicast": "multicast"}
+        return self._per_cpu(private["vlan_pcpu_stats"], "vlan_pcpu_stats", counters, module)
 
-    def _veth(self, device: Record) -> _Counters:
+    def _veth(self, device: Record, module: str | None) -> _Counters:
         """What one end of a pair sends the other receives; what XDP programs send is counted by queue."""
         kernel = self._kernel
-        private = kernel.record("veth_priv", private_data(device))
-        sent = self._per_cpu(device["lstats"], "pcpu_lstats", {})
-        ours = self._veth_queues(device, private)
-        counters = {
-            "tx_packets": sent["packets"],
-            "tx_bytes": sent["bytes"],
-            "tx_dropped": _number(private, "dropped") + ours["xdp_tx_err"],
-            "rx_packets": ours["xdp_packets"],
-            "rx_bytes": ours["xdp_bytes"],
-            "rx_dropped": ours["rx_drops"] + ours["peer_tq_xdp_xmit_err"],
-        }
-        peer = private.follow("peer")
-        if peer is not None:
-            received = self._per_cpu(peer["lstats"], "pcpu_lstats", {})
-            theirs = self._veth_queues(peer, kernel.record("veth_priv", private_data(peer)))
-            counters["rx_packets"] += received["packets"]
-            counters["rx_bytes"] += received["bytes"]
+        layout = self._layouts.struct(module, "veth_priv")
+        private = kernel.record(layout, private_data(device))
+        counters = self._veth_own(device)
+        ours = self._veth_queues(device, private, module)
+        counters["rx_packets"] += ours["xdp_packets"]
+        counters["rx_bytes"] += ours["xdp_bytes"]
+        counters["rx_dropped"] = ours["rx_drops"] + ours["peer_tq_xdp_xmit_err"]
+        counters["tx_dropped"] = _number(private, "dropped") + ours["xdp_tx_err"]
+        if private["peer"]:
+            peer = kernel._pointee(device.layout, private["peer"], "veth_priv.peer")
+            received = self._veth_own(peer)
+            theirs = self._veth_queues(peer, kernel.record(layout, private_data(peer)), module)
+            counters["rx_packets"] += received["tx_packets"]
+            counters["rx_bytes"] += received["tx_bytes"]
             counters["rx_dropped"] += theirs["xdp_tx_err"]
             counters["tx_packets"] += theirs["xdp_packets"]
             counters["tx_bytes"] += theirs["xdp_bytes"]
             counters["tx_dropped"] += theirs["peer_tq_xdp_xmit_err"]
         return counters
 
-    def _veth_queues(self, device: Record, private: Record) -> _Counters:
+    def _veth_own(self, device: Record) -> _Counters:
+        """What one end has counted itself: what it has sent, and lately what BPF programs put into it."""
+        if self._keeps(device, "TSTATS"):
+            return self._per_cpu(device["tstats"], "pcpu_sw_netstats", {})
+        sent = self._per_cpu(device["lstats"], "pcpu_lstats", {})
+        return {"tx_packets": sent["packets"], "tx_bytes": sent["bytes"], "rx_packets": 0, "rx_bytes": 0}
+
+    def _veth_queues(self, device: Record, private: Record, module: str | None) -> _Counters:
         names = ("rx_drops", "xdp_packets", "xdp_bytes", "xdp_tx_err", "peer_tq_xdp_xmit_err")
         totals = dict.fromkeys(names, 0)
-        for queue in self._queues(private, "rq", device["num_rx_queues"]):
+        layout = self._layouts.struct(module, "veth_rq")
+        for queue in self._queues(private["rq"], layout, device["num_rx_queues"]):
             for name in names:
                 totals[name] += _number(queue, f"stats.vs.{name}")
         return totals
 
-    def _virtio(self, device: Record) -> _Counters:
-        private = self._kernel.record("virtnet_info", private_data(device))
+    def _virtio(self, device: Record, module: str | None) -> _Counters:
+        layout = self._layouts.struct(module, "virtnet_info")
+        private = self._kernel.record(layout, private_data(device))
         count = private["max_queue_pairs"]
         names = ("rx_packets", "rx_bytes", "rx_dropped", "tx_packets", "tx_bytes", "tx_errors")
         counters = dict.fromkeys(names, 0)
-        for queue in self._queues(private, "rq", count):
+        for queue in self._queues(private["rq"], self._layouts.struct(module, "receive_queue"), count):
             counters["rx_packets"] += _number(queue, "stats.packets")
             counters["rx_bytes"] += _number(queue, "stats.bytes")
             counters["rx_dropped"] += _number(queue, "stats.drops")
-        for queue in self._queues(private, "sq", count):
+        for queue in self._queues(private["sq"], self._layouts.struct(module, "send_queue"), count):
             counters["tx_packets"] += _number(queue, "stats.packets")
             counters["tx_bytes"] += _number(queue, "stats.bytes")
             if queue.has("stats.tx_timeouts"):
@@ -231,15 +250,13 @@ class StatisticsReader:
             counters[name] = _number(stats, name)
         return counters
 
-    def _queues(self, private: Record, member: str, count: int) -> list[Record]:
-        """The elements of an array that a driver's data points to."""
-        if not 0 <= count <= _MAX_QUEUES:
-            raise CorruptData(f"a {private.layout.name} claims to have {count} queues")
-        first = private.follow(member)
-        if first is None:
+    def _queues(self, first: int, layout: StructLayout, count: int) -> list[Record]:
+        """The elements of an array of a driver's queues."""
+        if not first:
             return []
-        layout: StructLayout = first.layout
-        return [self._kernel.record(layout, first.address + index * layout.size) for index in range(count)]
+        if not 0 <= count <= _MAX_QUEUES:
+            raise CorruptData(f"a network driver claims to have {count} queues ({layout.name})")
+        return [self._kernel.record(layout, first + index * layout.size) for index in range(count)]
 
 
 def private_data(device: Record) -> int:

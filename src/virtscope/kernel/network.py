@@ -15,6 +15,7 @@ from virtscope.errors import CorruptData, UnknownLayout
 from virtscope.kernel.addresses import Address, AddressReader
 from virtscope.kernel.collections import list_of, xarray_of
 from virtscope.kernel.interface_statistics import Statistics, StatisticsReader, private_data
+from virtscope.kernel.module_layouts import ModuleLayouts
 from virtscope.kernel.namespaces import inode_number
 
 if TYPE_CHECKING:
@@ -108,6 +109,7 @@ class Interface:
         link_index: the number of the interface it sits on or is a pair with; may be in another namespace.
         link_name: that interface's name when it is in the same namespace, else empty.
         link_namespace: the inode number of that interface's namespace when it is another one.
+        link_namespace_name: that namespace's name for `ip netns`.
         link_namespace_id: what this namespace calls that namespace (`ip netns list-id`).
         mac: the link-layer address.
         broadcast: the link-layer broadcast address.
@@ -133,6 +135,7 @@ class Interface:
     link_index: int | None
     link_name: str
     link_namespace: int | None
+    link_namespace_name: str | None
     link_namespace_id: int | None
     mac: str
     broadcast: str
@@ -156,12 +159,14 @@ def interfaces(kernel: Kernel) -> Iterator[Interface]:
         from virtscope.kernel.mounts import network_namespace_names
 
         names = network_namespace_names(kernel)
-    reader = _Reader(kernel)
+    layouts = ModuleLayouts(kernel)
+    reader = _Reader(kernel, layouts)
     for address in namespaces:
         try:
             yield from kernel.retried(partial(reader.read, address, address == initial, names))
         except CorruptData as error:
             problem = problem or error
+    layouts.save()
     if problem is not None:
         raise problem
 
@@ -188,10 +193,11 @@ def _namespaces(kernel: Kernel, initial: int) -> tuple[list[int], CorruptData | 
 class _Reader:
     """Reads the interfaces of one kernel."""
 
-    def __init__(self, kernel: Kernel) -> None:
+    def __init__(self, kernel: Kernel, layouts: ModuleLayouts) -> None:
         self._kernel = kernel
+        self._layouts = layouts
         self._addresses = AddressReader(kernel)
-        self._statistics = StatisticsReader(kernel)
+        self._statistics = StatisticsReader(kernel, layouts)
 
     def read(self, net: int, is_initial: bool, names: dict[int, str]) -> list[Interface]:
         """The interfaces of the namespace whose `struct net` is at `net`."""
@@ -207,7 +213,8 @@ class _Reader:
             flags = _flags(device)
             kind = self._kind(device)
             link = self._link(device, kind)
-            is_elsewhere = link is not None and link.address not in devices
+            elsewhere = link if link is not None and link.address not in devices else None
+            link_namespace = None if elsewhere is None else self._namespace_of(elsewhere)
             rows.append(
                 Interface(
                     namespace=namespace,
@@ -224,11 +231,10 @@ class _Reader:
                     type=_TYPES.get(device["type"], str(device["type"])),
                     kind=kind,
                     link_index=None if link is None else link["ifindex"],
-                    link_name="" if link is None or is_elsewhere else _string(link["name"]),
-                    link_namespace=self._namespace_of(link) if link is not None and is_elsewhere else None,
-                    link_namespace_id=self._namespace_id(net, link)
-                    if link is not None and is_elsewhere
-                    else None,
+                    link_name="" if link is None or elsewhere is not None else _string(link["name"]),
+                    link_namespace=link_namespace,
+                    link_namespace_name=None if link_namespace is None else names.get(link_namespace),
+                    link_namespace_id=None if elsewhere is None else self._namespace_id(net, elsewhere),
                     mac=self._hardware_address(device),
                     broadcast=_colons(device.bytes_of("broadcast")[: _address_length(device)]),
                     queue_length=device["tx_queue_len"],
@@ -269,10 +275,17 @@ class _Reader:
             return next((below.pointee("dev") for below in self._neighbours(device, "lower")), None)
         if kind == "veth":
             try:
-                return self._kernel.record("veth_priv", private_data(device)).follow("peer")
+                layout = self._layouts.struct(self._module(device), "veth_priv")
             except UnknownLayout:
                 return None
+            peer = self._kernel.record(layout, private_data(device))["peer"]
+            return self._kernel._pointee(device.layout, peer, "veth_priv.peer") if peer else None
         return None
+
+    def _module(self, device: Record) -> str | None:
+        """The module that a device's kind of interface is from; None for the kernel itself."""
+        symbol = self._kernel.symbolize(device["netdev_ops"])
+        return symbol[2] if symbol is not None else None
 
     def _namespace_of(self, device: Record) -> int:
         return inode_number(self._kernel, "net", device["nd_net.net"])

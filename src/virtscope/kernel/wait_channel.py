@@ -18,18 +18,28 @@ if TYPE_CHECKING:
     from virtscope.kernel.records import Record
 
 _MAX_FRAMES = 32
-_UNDEFINED, _PREVIOUS_SP, _BP, _SP = 0, 1, 4, 5
-"""ORC_REG_*: where a register's value is found."""
+_MAX_ENTRIES = 64
+_UNDEFINED = 0
 
 
-class _Frame(NamedTuple):
-    """What the ORC tables say about one instruction's frame."""
+class _Entry(NamedTuple):
+    """What the tables say of the instructions from one on: `orc_entry`, in the kernel's own numbers."""
 
     sp_register: int
     sp_offset: int
     bp_register: int
     bp_offset: int
-    is_call: bool
+    type: int
+    is_end: bool
+
+
+class _Codes(NamedTuple):
+    """The kernel's numbers for registers and kinds of frames (ORC_REG_*, ORC_TYPE_*): they change."""
+
+    sp: int
+    bp: int | None
+    previous_sp: int | None
+    call: int
 
 
 class WaitChannels:
@@ -53,7 +63,8 @@ class WaitChannels:
         ]
         if not self._scheduler:
             raise UnknownLayout("this kernel's symbol table does not say which functions are the scheduler's")
-        self._frames: dict[int, _Frame | None] = {}
+        self._found: dict[int, _Entry | None] = {}
+        self._codes = self._learn_codes()
 
     def function(self, task: Record) -> str | None:
         """The function a task waits in; empty when it runs or is dead, None when that is not certain."""
@@ -68,17 +79,17 @@ class WaitChannels:
                 if not self._is_scheduler(ip):
                     symbol = kernel.symbolize(ip)
                     return symbol[0] if symbol is not None else None
-                found = self._frame_at(ip - 1)
-                if found is None or not found.is_call:
+                found, codes = self._entry_at(ip - 1), self._codes
+                if found is None or found.type != codes.call or found.is_end:
                     return None
-                if found.sp_register == _SP:
+                if found.sp_register == codes.sp:
                     sp += found.sp_offset
-                elif found.sp_register == _BP:
+                elif found.sp_register == codes.bp:
                     sp = bp + found.sp_offset
                 else:
                     return None
                 ip = kernel.read_pointer(sp - 8)
-                if found.bp_register == _PREVIOUS_SP:
+                if found.bp_register == codes.previous_sp:
                     bp = kernel.read_pointer(sp + found.bp_offset)
                 elif found.bp_register != _UNDEFINED:
                     return None
@@ -89,13 +100,37 @@ class WaitChannels:
     def _is_scheduler(self, address: int) -> bool:
         return any(start <= address < end for start, end in self._scheduler)
 
-    def _frame_at(self, address: int) -> _Frame | None:
-        if address not in self._frames:
-            self._frames[address] = self._look_up(address)
-        return self._frames[address]
+    def _learn_codes(self) -> _Codes:
+        """The kernel's numbers, from a function whose frames are known beforehand.
 
-    def _look_up(self, address: int) -> _Frame | None:
-        """The entry with the highest address that is not above `address`; the table is sorted."""
+        At a function's first instruction the frame is a call's and begins 8 bytes above the stack pointer.
+        Once the function has pushed the frame pointer, the frame begins 16 bytes above the stack pointer, and
+        the saved one lies 16 bytes below that; once it has set the frame pointer, 16 bytes above it instead.
+        """
+        start = self._kernel.symbol("__schedule")
+        index = self._index_of(start)
+        first = self._read_entry(index)
+        if first is None or (first.sp_offset, first.bp_register) != (8, _UNDEFINED):
+            raise UnknownLayout("this kernel's tables for unwinding stacks (ORC) are not as expected")
+        sp, bp, previous = first.sp_register, None, None
+        for number in range(index + 1, min(index + _MAX_ENTRIES, self._count)):
+            entry = self._read_entry(number)
+            if entry is None or (entry.sp_offset, entry.bp_offset) != (16, -16):
+                continue
+            if entry.sp_register == sp and previous is None:
+                previous = entry.bp_register
+            elif entry.sp_register != sp and entry.bp_register == previous:
+                bp = entry.sp_register
+                break
+        return _Codes(sp, bp, previous, first.type)
+
+    def _entry_at(self, address: int) -> _Entry | None:
+        if address not in self._found:
+            self._found[address] = self._read_entry(self._index_of(address))
+        return self._found[address]
+
+    def _index_of(self, address: int) -> int:
+        """The number of the entry with the highest address that is not above `address`, or -1."""
         kernel = self._kernel
         low, high = 0, self._count
         while low < high:
@@ -105,16 +140,18 @@ class WaitChannels:
                 low = middle + 1
             else:
                 high = middle
-        if not low:
+        return low - 1
+
+    def _read_entry(self, index: int) -> _Entry | None:
+        if index < 0:
             return None
-        layout = kernel.struct("orc_entry")
-        entry = kernel.record(layout, self._entries + (low - 1) * layout.size)
-        # The kinds of frames were numbered anew when the `end` bit became one of them.
-        call = 0 if layout.has("end") else 2
-        return _Frame(
+        layout = self._kernel.struct("orc_entry")
+        entry = self._kernel.record(layout, self._entries + index * layout.size)
+        return _Entry(
             entry["sp_reg"],
             entry["sp_offset"],
             entry["bp_reg"],
             entry["bp_offset"],
-            entry["type"] == call and not entry.get("end", 0),
+            entry["type"],
+            bool(entry.get("end", 0)),
         )
