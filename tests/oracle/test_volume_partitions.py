@@ -113,6 +113,14 @@ def test_a_filesystem_on_the_whole_disk_is_no_partition_table(tmp_path: Path, mk
         assert read_partitions(image) is None
 
 
+@pytest.mark.parametrize("mkfs", [("mke2fs", "-q", "-F"), ("mkfs.xfs", "-q", "-f"), ("mkswap", "-q", "-f")])
+def test_remains_of_a_gpt_do_not_count(tmp_path: Path, mkfs: tuple[str, ...]) -> None:
+    path = make(tmp_path / "disk", GPT, 400 << 20)
+    subprocess.run([*mkfs, path], check=True, capture_output=True)
+    with open_image(str(path)) as image:
+        assert read_partitions(image) is None
+
+
 def test_devices_are_named_as_libguestfs_names_them(tmp_path: Path) -> None:
     disks = [str(make(tmp_path / "disk", DOS))] * 28
     with open_storage(disks) as storage:

@@ -17,7 +17,8 @@ def read_partitions(source: BlockSource) -> PartitionTable | None:
     """The partition table of a disk, or None if it has none: a filesystem or a physical volume may be on all
     of it.
 
-    A GPT counts where the master boot record does not contradict it, as for Linux.
+    A GPT counts where the master boot record says there is one, as for Linux: the remains of a GPT on a disk
+    that was formatted as a whole do not.
 
     Raises:
         FormatError: there is a GPT, and neither of its copies is sound.

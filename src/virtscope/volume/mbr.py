@@ -83,12 +83,9 @@ def read_mbr(source: BlockSource) -> PartitionTable | None:
 
 
 def is_protective(source: BlockSource) -> bool:
-    """Whether the first sector says that this disk has a GPT, or at least says nothing else."""
+    """Whether the first sector says that this disk has a GPT."""
     record = MasterBootRecord.match(source.peek(0, _SECTOR))
-    if record is None:
-        return True
-    types = [entry.sys_ind for entry in record.partition]
-    return PROTECTIVE in types or not any(types)
+    return record is not None and any(entry.sys_ind == PROTECTIVE for entry in record.partition)
 
 
 def _is_table(sector: bytes, record: Record, size: int) -> bool:
