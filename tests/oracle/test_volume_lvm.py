@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import lab_needed
+from tests.hostile.mutation import Overlay
 from tests.recipes import lvm
 from virtscope.block import open_image
 from virtscope.block.source import BlockSource
@@ -127,32 +127,42 @@ def test_what_can_be_read_without_some_disks(name: str, gone: tuple[int, ...]) -
             assert found_digest == wanted[volume.path][1], volume.name
 
 
-def test_clones_given_together_are_told_apart(plain: Path, tmp_path: Path) -> None:
-    clone = tmp_path / "clone"
-    shutil.copytree(plain, clone)
-    with open_storage([str(path) for path in (*lvm.disks(plain), *lvm.disks(clone))]) as storage:
+def test_clones_given_together_are_told_apart(plain: Path) -> None:
+    paths = [str(path) for path in lvm.disks(plain)]
+    with open_storage(paths * 2) as storage:
         names = [device.name for device in storage.devices if device.kind == "lv"]
         assert len(names) == len(set(names)) == 2 * len(lvm.volumes(plain))
         first = "/dev/plain@sda+sdb+sdc+sdd+sde+sdf/linear"
         second = "/dev/plain@sdg+sdh+sdi+sdj+sdk+sdl/linear"
-        place = storage.source(second)
-        before = place.read_at(0, 4096)
-        assert storage.source(first).read_at(0, 4096) == before
         assert {name for name in names if name.endswith("/linear")} == {first, second}
         assert storage.device(second).parents == tuple(f"/dev/sd{letter}" for letter in "ghijkl")
+        wanted = lvm.volumes(plain)["/dev/plain/linear"][1]
+        assert digest(storage.source(first)) == digest(storage.source(second)) == wanted
 
 
-def test_disks_of_clones_in_any_order_are_not_mixed_once_they_differ(plain: Path, tmp_path: Path) -> None:
-    clone = tmp_path / "clone"
-    shutil.copytree(plain, clone)
-    for path in lvm.disks(clone):
-        # Another metadata text, as after any change in the clone; the tool that makes one is vgcfgrestore(8).
-        data = bytearray(path.read_bytes()[: 2 << 20])
+def test_clones_read_their_own_disks(plain: Path) -> None:
+    whole = [open_image(str(path)) for path in lvm.disks(plain)]
+    place = group(plain).volumes[0].source.size // 2
+    changed = [
+        Overlay(disk, [(offset, b"clone") for offset in range(4 << 20, place, 1 << 20)]) for disk in whole
+    ]
+    with Storage([*whole, *changed]) as storage:
+        groups = {found.name: found for found in storage.volume_groups}
+        first = groups["plain@sda+sdb+sdc+sdd+sde+sdf"].open("linear").read_at(0, 8 << 20)
+        second = groups["plain@sdg+sdh+sdi+sdj+sdk+sdl"].open("linear").read_at(0, 8 << 20)
+    assert b"clone" not in first
+    assert second.count(b"clone") >= 4
+
+
+def test_disks_of_clones_in_any_order_are_not_mixed_once_they_differ(plain: Path) -> None:
+    disks: list[BlockSource] = []
+    for path in lvm.disks(plain):
+        disk = open_image(str(path))
+        # Another metadata text, as after any change in the clone.
+        data = bytearray(disk.read_at(0, 2 << 20))
         rewrite_metadata(data, b'description = "', b'description = "X')
-        with open(path, "r+b") as file:
-            file.write(data)
-    disks = [path for pair in zip(lvm.disks(plain), lvm.disks(clone), strict=True) for path in pair]
-    with open_storage([str(path) for path in disks]) as storage:
+        disks += [disk, Overlay(disk, [(0, bytes(data))])]
+    with Storage(disks) as storage:
         names = {group.name for group in storage.volume_groups}
         assert names == {"plain@sda+sdc+sde+sdg+sdi+sdk", "plain@sdb+sdd+sdf+sdh+sdj+sdl"}
 
@@ -177,8 +187,11 @@ def test_one_group_on_partitions_and_whole_disks(plain: Path, tmp_path: Path) ->
     moved = tmp_path / "moved"
     with open(moved, "wb") as file:
         file.truncate((1 << 20) + lvm.DISK_SIZE + (1 << 20))
-        file.seek(1 << 20)
-        file.write(Path(disks[1]).read_bytes())
+        with open_image(disks[1]) as whole:
+            for offset, size, is_zero in whole.extents():
+                if not is_zero:
+                    file.seek((1 << 20) + offset)
+                    file.write(whole.read_at(offset, size))
     table = f"label: gpt\nstart=2048,size={lvm.DISK_SIZE // 512},type=E6D6D379-F507-44C2-A23C-238F2A3DF928\n"
     subprocess.run(["sfdisk", "-q", moved], input=table, text=True, check=True)
     disks[1] = str(moved)
@@ -190,14 +203,10 @@ def test_one_group_on_partitions_and_whole_disks(plain: Path, tmp_path: Path) ->
         assert "/dev/sdb1" in storage.device("/dev/plain/spread").parents
 
 
-def test_a_damaged_metadata_area_is_said(plain: Path, tmp_path: Path) -> None:
-    path = tmp_path / "disk"
-    shutil.copy(lvm.disks(plain)[0], path)
-    data = bytearray(path.read_bytes()[: 2 << 20])
-    place = data.rindex(b"logical_volumes {")
-    data[place] ^= 1
-    path.write_bytes(data)
-    with open_storage([str(path)]) as storage:
+def test_a_damaged_metadata_area_is_said(plain: Path) -> None:
+    disk = open_image(str(lvm.disks(plain)[0]))
+    place = disk.read_at(0, 2 << 20).rindex(b"logical_volumes {")
+    with Storage([Overlay(disk, [(place, b"L")])]) as storage:
         assert storage.devices[0].content == "LVM2_member"
         assert "checksum of the metadata is wrong" in " ".join(storage.notes)
 

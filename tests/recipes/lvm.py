@@ -100,10 +100,10 @@ fill plain/asleep first 1 20000
 _THIN = r"""
 lvm vgcreate -s 1m thin $disks
 lvm lvcreate -y --type thin-pool -n pool -L 60m --poolmetadatasize 2m -c 64k -Z y thin
-lvm lvcreate -y -V 1g -T thin/pool -n first
+lvm lvcreate -y -V 300m -T thin/pool -n first
 lvm lvcreate -y -V 40m -T thin/pool -n second
 fill thin/first one 1 300000
-put thin/first far 200000 50000
+put thin/first far 60000 50000
 fill thin/second one 1 100000
 lvm lvcreate -y -kn -s -n shot thin/first
 put thin/first after 50 30000
