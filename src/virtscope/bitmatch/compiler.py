@@ -34,6 +34,7 @@ from .nodes import (
     SetOrder,
     Splice,
     Statement,
+    Type,
     WithinType,
 )
 from .text import DATA_FORMS, parse
@@ -138,14 +139,24 @@ class Compiled:
                 return False
         return not any(PLACES & names(expr) for expr in expressions(self.statements))
 
-    def first_bit_order(self) -> str:
-        """The bit order in force when its first field is read."""
-        order = MSB
+    def first_bit_order(self, order: str = MSB, seen: tuple[Compiled, ...] = ()) -> str:
+        """The bit order in force when its first field is read, of `order` if it says nothing."""
         for item in self.statements:
             if isinstance(item, SetOrder):
                 order = item.bit_order or order
             elif isinstance(item, Field):
-                break
+                return order if self in seen else self.type_bit_order(item.type, order, (*seen, self))
+        return order
+
+    def type_bit_order(self, type_: Type, order: str, seen: tuple[Compiled, ...] = ()) -> str:
+        """The bit order in force when the first part of a value is read."""
+        while isinstance(type_, ArrayType):
+            type_ = type_.element
+        if isinstance(type_, GroupType):
+            return self.group(type_).first_bit_order(order, seen)
+        if isinstance(type_, RefType):
+            other = self.find_pattern(type_.name)
+            return MSB if other is None else other.first_bit_order(MSB, seen)
         return order
 
     def last_bit_order(self) -> str:
@@ -324,32 +335,37 @@ class Compiled:
             place = ""
         return place
 
-    def _prologue(self, reader: Reader, *, top: bool) -> list[str]:
+    def _once(self, reader: Reader) -> list[str]:
+        """What a function that users call does first."""
         lines = []
-        if top and reader.uses_end:
+        if reader.uses_end:
             lines += ["if type(buf) is not bytes:", "    buf = as_buffer(buf)", "end = len(buf)"]
             reader.globals["as_buffer"] = as_buffer
-        if top and reader.uses_context:
+        if reader.uses_context:
             lines += [f"c = [{runtime.BUDGET}]", "d = 0"]
-        if reader.track:
-            lines.append("high = 0")
+        return lines
+
+    def _before(self, reader: Reader) -> list[str]:
+        """What comes before each record."""
+        lines = ["high = 0"] if reader.track else []
         if reader.total is not None and reader.uses_end:
             lines.append(f"size_end = offset + {reader.total >> 3}")
             lines += ["if size_end > end:", f"    {reader.fails[0]}"]
-        if not top and reader.calls:
-            lines.append(f"if d > {runtime.MAX_DEPTH}:")
-            if reader.watched:
-                lines.append(f"    c.fail('patterns nested at most {runtime.MAX_DEPTH} deep', c.more)")
-            else:
-                lines.append(f"    {reader.fails[0]}")
         return lines
+
+    def _depth(self, reader: Reader) -> list[str]:
+        """What a function does first that other patterns call."""
+        if not reader.calls:
+            return []
+        fail = f"c.fail('patterns nested at most {runtime.MAX_DEPTH} deep', c.more)"
+        return [f"if d > {runtime.MAX_DEPTH}:", f"    {fail if reader.watched else reader.fails[0]}"]
 
     def _inner(self, kind: str) -> tuple[str, dict[str, object]]:
         reader = Reader(self, kind)
         place = self._body(reader)
         start = "start" if reader.in_bits else "offset"
         head = f"def {kind}(buf, {start}, end, c, d{self.given_args}):\n"
-        prologue = "".join(f"    {line}\n" for line in self._prologue(reader, top=False))
+        prologue = "".join(f"    {line}\n" for line in self._depth(reader) + self._before(reader))
         return f"{head}{prologue}" + "\n".join(reader.lines) + f"\n    return r, {place}\n", reader.globals
 
     def _build(self, kind: str) -> tuple[str, dict[str, object]]:
@@ -367,7 +383,7 @@ class Compiled:
         lines += [f"    v_{name} = {name}" for name in self.givens]
         refuse = "return None" if kind == "match" else f"raise explain(buf, offset{args})"
         lines += ["    if offset < 0:", f"        {refuse}", "    try:"]
-        lines += [f"        {line}" for line in self._prologue(reader, top=True)]
+        lines += [f"        {line}" for line in self._once(reader) + self._before(reader)]
         lines += ["    " + line for chunk in reader.lines for line in chunk.split("\n")]
         reader.globals["FAILURES"] = runtime.FAILURES
         lines += ["    except FAILURES as error:"]
@@ -390,10 +406,9 @@ class Compiled:
         reader.indent = 1
         self._body(reader)
         lines = [f"def {kind}(buf, first, count):"]
-        lines += [
-            f"    {line}" for line in self._prologue(reader, top=True) if not line.startswith("size_end")
-        ]
+        lines += [f"    {line}" for line in self._once(reader)]
         lines += [f"    for offset in range(first, first + count * {size}, {size or 1}):"]
+        lines += [f"        {line}" for line in self._before(reader)]
         lines += ["    " + line for chunk in reader.lines for line in chunk.split("\n")]
         lines += ["        yield r", ""]
         return "\n".join(lines), reader.globals
@@ -535,6 +550,17 @@ class Compiled:
             return self.function("aligned")(buffer, start >> 3, end >> 3, [runtime.BUDGET], 0, *given)[0]
         except runtime.FAILURES:
             return None
+
+    def given_values(self, given: Mapping[str, object]) -> tuple[object, ...]:
+        """The values of the parameters, in their order.
+
+        Raises:
+            TypeError: if one is missing or unknown.
+        """
+        if set(given) != set(self.givens):
+            wanted = ", ".join(self.givens) or "none"
+            raise TypeError(f"{self.name} takes the parameters {wanted}; given: {', '.join(given) or 'none'}")
+        return tuple(given[name] for name in self.givens)
 
     def fail(self, problem: str) -> NoReturn:
         """Complain about the pattern as a whole."""

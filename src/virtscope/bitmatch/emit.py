@@ -782,7 +782,11 @@ class Reader:
 
     def turn(self, place: int) -> None:
         """Make sure that the bit order changes only where a byte begins."""
-        if self.stream == self.bit_order:
+        self.turn_to(self.bit_order, place)
+
+    def turn_to(self, order: str, place: int) -> None:
+        """Make sure that the bit order becomes `order` only where a byte begins."""
+        if self.stream == order:
             return
         if not self.state.static:
             self.fail_if(
@@ -790,7 +794,7 @@ class Reader:
             )
         elif self.state.k & 7:
             self.problem("the bit order changes where no byte begins", place)
-        self.stream = self.bit_order
+        self.stream = order
 
     def read_int(self, type_: IntType, target: str) -> Value:
         """An integer."""

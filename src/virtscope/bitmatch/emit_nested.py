@@ -6,6 +6,8 @@ neighbours; larger ones by the function compiled for them.
 
 from __future__ import annotations
 
+import ast
+import math
 import struct
 from typing import TYPE_CHECKING
 
@@ -98,9 +100,8 @@ def read_ref(reader: Reader, type_: RefType, target: str) -> Value:
             values[name] = Value(local, value.is_int)
         return inline(reader, other, values, closed=True)
     args = "".join(f", {reader.compute(expr).code}" for expr in args_by_name.values())
-    reader.bit_order, kept = other.first_bit_order(), reader.bit_order
-    reader.turn(type_.place)
-    reader.bit_order, reader.stream = kept, other.last_bit_order()
+    reader.turn_to(other.first_bit_order(), type_.place)
+    reader.stream = other.last_bit_order()
     reader.uses_context = reader.calls = True
     size = other.static_bits()
     if reader.is_aligned() and other.ends_aligned():
@@ -177,6 +178,8 @@ def read_array(reader: Reader, type_: ArrayType, target: str) -> Value | None:
     """An array of numbers, of fixed data or of fixed records, without a loop; None if it needs one."""
     element = type_.element
     count = constant(type_.expr)
+    if isinstance(element, ArrayType):
+        return read_grid(reader, type_, target)
     size = reader.known_size(element)
     if isinstance(element, IntType) and element.size is None:
         return read_ints(reader, type_, element, target)
@@ -196,6 +199,26 @@ def read_array(reader: Reader, type_: ArrayType, target: str) -> Value | None:
     if isinstance(element, RefType) and not element.args and reader.is_aligned():
         return read_records(reader, type_, element, target)
     return None
+
+
+def read_grid(reader: Reader, type_: ArrayType, target: str) -> Value | None:
+    """An array of arrays of fixed counts: read as one array and cut up; None if that is not possible."""
+    counts: list[int] = []
+    inner: Type = type_
+    while isinstance(inner, ArrayType):
+        count = constant(inner.expr)
+        if inner.mode != "count" or not isinstance(count, int) or count <= 0:
+            return None
+        counts.append(count)
+        inner = inner.element
+    size = reader.known_size(type_)
+    if size is None or not isinstance(inner, IntType | FloatType | DataType):
+        return None
+    total = Expr(ast.Constant(math.prod(counts)), str(math.prod(counts)), type_.place)
+    flat = read_array(reader, ArrayType(inner, "count", total, type_.place), target)
+    if flat is None:
+        return None
+    return Value(f"{reader.call(runtime.grid)}({flat.code}, {tuple(counts[1:])})")
 
 
 def read_ints(reader: Reader, type_: ArrayType, element: IntType, target: str) -> Value:
@@ -324,12 +347,23 @@ def read_records(reader: Reader, type_: ArrayType, element: RefType, target: str
 def read_loop(reader: Reader, type_: ArrayType, target: str) -> Value:
     """An array in a loop, element by element."""
     before = reader.save()
-    end = loop(reader, type_, target)
-    if not end:
+    state = reader.state
+    size = reader.known_size(type_) if state.static else None
+    kept = reader.fresh("q")
+    if size is not None and state.base == "o":
+        reader.line(f"{kept} = o")
+    if not loop(reader, type_, target):
         reader.restore(before)
         reader.to_bits()
-        end = loop(reader, type_, target)
-        assert end
+        size = None
+        fits = loop(reader, type_, target)
+        assert fits
+    if size is not None:
+        # What follows is at a known place again.
+        reader.settle()
+        if state.base == "o":
+            reader.line(f"o = {kept}")
+        reader.state = state._replace(k=state.k + size, covered=state.k + size)
     return Value(target)
 
 
@@ -341,11 +375,15 @@ def loop(reader: Reader, type_: ArrayType, target: str) -> bool:
         number = read_count(reader, type_, reader.known_size(type_.element) or 1)
         header = f"for _ in range({number}):"
     reader.settle()
+    order = reader.owner.type_bit_order(type_.element, reader.bit_order)
+    reader.turn_to(order, type_.place)
     if type_.mode == "fill":
         header = f"while {reader.bits_at()} < {reader.end_bits()}:"
     head = reader.state
     reader.line(f"{out} = []")
     with reader.block(header):
+        top = len(reader.lines)
+        reader.line("pass")
         if type_.mode != "count":
             charge(reader, "1")
             reader.line(f"q{out} = {reader.bits_at()}")
@@ -372,6 +410,12 @@ def loop(reader: Reader, type_: ArrayType, target: str) -> bool:
             reader.line(f"{name} = {stop}")
             stop = name
         reader.settle()
+        if reader.stream != order:
+            # The next element begins in another bit order than this one ended in.
+            reader.lines[top] = reader.lines[top].replace("pass", f"if {out} and {reader.bits_at()} & 7:")
+            reader.lines[top] += f"\n{'    ' * (reader.indent + 1)}{reader.fails[-1]}"
+        else:
+            del reader.lines[top]
         if type_.mode != "count":
             reader.fail_if(f"{reader.bits_at()} == q{out}", "'an element that takes some space'", "c.nothing")
         if stop:

@@ -281,7 +281,13 @@ def make_record(owner: Compiled) -> type[Record]:
         "__new__": object.__new__,
         "__pattern__": owner,
     }
-    return cast("type[Record]", _HiddenType(owner.public.__name__, (owner.public,), namespace, hidden=True))
+    made = _HiddenType(owner.public.__name__, (owner.public,), namespace, hidden=True)
+    for name in owner.names():
+        if name.startswith("__"):
+            # Python hides such slots behind the name of the class; headers of the kernel are full of them.
+            hidden = f"_{made.__name__.lstrip('_')}{name}"
+            setattr(made, name, made.__dict__.get(hidden) or made.__dict__[name])
+    return cast("type[Record]", made)
 
 
 def asdict(record: Record) -> dict[str, Any]:

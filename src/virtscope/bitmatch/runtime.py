@@ -109,6 +109,13 @@ def integers(
     return tuple(integer(buffer, place + index * size, size, end, big, lsb, signed) for index in range(count))
 
 
+def grid(values: tuple[object, ...], counts: tuple[int, ...]) -> tuple[object, ...]:
+    """`values` as tuples of tuples; `counts` are the sizes of all but the outermost."""
+    for count in reversed(counts):
+        values = tuple(values[start : start + count] for start in range(0, len(values), count))
+    return values
+
+
 FORMATS = {8: "B", 16: "H", 32: "I", 64: "Q"}
 FLOATS = {16: "e", 32: "f", 64: "d"}
 

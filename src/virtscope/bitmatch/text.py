@@ -429,19 +429,22 @@ class _Parser:
 
     def repeated(self) -> Type:
         result = self.primary()
+        counts: list[tuple[str, Expr | None, int]] = []
         while self.peek("["):
             place = self.tokens[self.at].start
             self.at += 1
             self.skip_newlines()
             if self.accept("..."):
-                result = ArrayType(result, "fill", None, place)
+                counts.append(("fill", None, place))
             elif self.peek("until"):
                 self.at += 1
-                result = ArrayType(result, "until", self.expression(what="a condition"), place)
+                counts.append(("until", self.expression(what="a condition"), place))
             else:
-                result = ArrayType(result, "count", self.expression(what="a count"), place)
+                counts.append(("count", self.expression(what="a count"), place))
             self.skip_newlines()
             self.expect("]", "after the count")
+        for mode, expr, place in reversed(counts):  # as in C, the first count is the outermost
+            result = ArrayType(result, mode, expr, place)
         if self.peek("within"):
             place = self.tokens[self.at].start
             self.at += 1

@@ -131,8 +131,15 @@ def raw(data: bytes, place: int, end: int, count: int, shape: Shape) -> bytes:
     return bytes(found)
 
 
-def read(shape: Shape, data: bytes, start: int, end: int) -> tuple[dict[str, Any], int]:
-    """The fields of a record that begins at bit `start`, and the place behind it."""
+def read(
+    shape: Shape, data: bytes, start: int, end: int, origin: int | None = None
+) -> tuple[dict[str, Any], int]:
+    """The fields of a record that begins at bit `start`, and the place behind it.
+
+    `origin` is where the pattern around a group begins, from which places in it are counted.
+    """
+    if origin is None:
+        origin = start
     values: dict[str, Any] = {}
     place = high = start
     for part in shape.parts:
@@ -173,7 +180,7 @@ def read(shape: Shape, data: bytes, start: int, end: int) -> tuple[dict[str, Any
             high = max(high, place)
             place = start + part.size * 8
         elif part.kind == "let":
-            values[part.name] = known * 3 + (place - start) // 8
+            values[part.name] = known * 3 + (place - origin) // 8
         elif part.kind == "optional":
             values[part.name] = None
             if known % 2:
@@ -183,7 +190,7 @@ def read(shape: Shape, data: bytes, start: int, end: int) -> tuple[dict[str, Any
             assert part.inner is not None
             records = []
             for _ in range(part.count if part.kind == "records" else 1):
-                inner, place = read(part.inner, data, place, end)
+                inner, place = read(part.inner, data, place, end, origin)
                 records.append(inner)
             values[part.name] = records[0] if part.kind == "group" else tuple(records)
         if place > end:

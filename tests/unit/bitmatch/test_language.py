@@ -476,15 +476,15 @@ def test_every_kind_of_buffer() -> None:
     with tempfile.TemporaryFile() as file:
         file.write(data)
         file.flush()
-        with mmap.mmap(file.fileno(), 0) as mapped:
-            for buffer in (data, bytearray(data), memoryview(data), mapped, io.BytesIO(data), file):
-                assert Gif.parse(buffer, 5).width == 1
-                assert Gif.match(buffer, 4) is None
-                if not hasattr(buffer, "read") or buffer is mapped:
-                    assert [record.height for record in Gif.iter(buffer, 1, 5)] == [2]
-                with pytest.raises(MatchError) as caught:
-                    Gif.parse(buffer, 6)
-                assert caught.value.offset == 6
+        mapped = mmap.mmap(file.fileno(), 0)
+        for buffer in (data, bytearray(data), memoryview(data), mapped, io.BytesIO(data), file):
+            assert Gif.parse(buffer, 5).width == 1
+            assert Gif.match(buffer, 4) is None
+            if buffer is mapped or not hasattr(buffer, "read"):
+                assert [record.height for record in Gif.iter(buffer, 1, 5)] == [2]
+            with pytest.raises(MatchError) as caught:
+                Gif.parse(buffer, 6)
+            assert caught.value.offset == 6
     wide = memoryview(struct.pack("<4H", 1, 2, 3, 4)).cast("H")
     assert parse("little; a : 16; b : bytes", wide).b == struct.pack("<3H", 2, 3, 4)
     with pytest.raises(TypeError):
