@@ -1,0 +1,122 @@
+"""ext2, ext3 and ext4 read by us and by the kernel: usage, and every file's metadata and content."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from typing import Any
+
+import pytest
+
+from tests.recipes import ext4
+from virtscope.block import open_image
+from virtscope.fs import identify, open_filesystem
+from virtscope.fs.ext4.inode import words_of
+from virtscope.fs.filesystem import Filesystem, Stat
+from virtscope.fs.tree import Tree
+
+_PIECE = 1 << 20
+
+
+@pytest.fixture(params=ext4.VARIANTS)
+def made(request: pytest.FixtureRequest) -> ext4.Image:
+    return ext4.image(request.param)
+
+
+def opened(image: ext4.Image) -> Filesystem:
+    filesystem = open_filesystem(open_image(str(image.path), "raw"))
+    assert filesystem is not None
+    return filesystem
+
+
+def our_account(filesystem: Filesystem) -> dict[str, dict[str, Any]]:
+    tree = Tree(filesystem)
+    found = {"": account(filesystem, filesystem.root_inode)}
+    for _, inside in tree.walk(tree.root):
+        for node in inside:
+            found[os.fsdecode(node.path[1:])] = account(filesystem, node.inode)
+    return found
+
+
+def account(filesystem: Filesystem, inode: int) -> dict[str, Any]:
+    found = filesystem.stat(inode)
+    row: dict[str, Any] = {
+        "inode": found.inode,
+        "mode": found.mode,
+        "links": found.links,
+        "uid": found.uid,
+        "gid": found.gid,
+        "size": found.size,
+        "allocated": found.allocated,
+        "device": list(found.device or (0, 0)),
+        "accessed": found.accessed_ns,
+        "modified": found.modified_ns,
+        "changed": found.changed_ns,
+        "created": found.created_ns,
+        "xattrs": {name: value.hex() for name, value in sorted(filesystem.xattrs(inode).items())},
+    }
+    if found.kind == "file":
+        row["hash"] = _hash(filesystem, found)
+    if found.kind == "symbolic link":
+        row["target"] = os.fsdecode(filesystem.readlink(inode))
+    return row
+
+
+def _hash(filesystem: Filesystem, found: Stat) -> str:
+    begin = ext4.hashed_from(found.size)
+    if begin:
+        assert sum(extent.size for extent in filesystem.extents(found.inode)) == found.size
+        return hashlib.sha1(filesystem.read(found.inode, begin, found.size)).hexdigest()
+    digest = hashlib.sha1()
+    zeros = bytes(_PIECE)
+    reached = 0
+    for extent in filesystem.extents(found.inode):
+        assert extent.offset == reached
+        reached += extent.size
+        if extent.is_zero:
+            for start in range(0, extent.size, _PIECE):
+                digest.update(zeros[: extent.size - start])
+            continue
+        for start in range(0, extent.size, _PIECE):
+            digest.update(
+                filesystem.read(found.inode, extent.offset + start, min(_PIECE, extent.size - start))
+            )
+    assert reached == found.size
+    return digest.hexdigest()
+
+
+def test_usage_is_what_statfs_gives(made: ext4.Image) -> None:
+    usage = opened(made).usage()
+
+    assert [
+        usage.block_size,
+        usage.blocks,
+        usage.free_blocks,
+        usage.available_blocks,
+        usage.inodes,
+        usage.free_inodes,
+    ] == made.usage
+
+
+def test_every_file_is_as_the_kernel_shows_it(made: ext4.Image) -> None:
+    filesystem = opened(made)
+    theirs = {path: dict(row) for path, row in made.files.items()}
+    flags = {path: row.pop("flags", None) for path, row in theirs.items()}
+
+    ours = our_account(filesystem)
+
+    assert ours.keys() == theirs.keys()
+    for path, row in theirs.items():
+        assert ours[path] == row, path
+        if flags[path] is not None:
+            assert filesystem.stat(row["inode"]).flags == words_of(flags[path]), path
+    assert not filesystem.notes
+
+
+def test_identity(made: ext4.Image) -> None:
+    identity = identify(open_image(str(made.path), "raw"))
+    told = ext4.run("blkid", "-p", "-o", "export", str(made.path))
+
+    assert f"\nTYPE={identity.kind}\n" in told
+    assert identity.uuid == ext4.UUID
+    assert identity.label == ext4.LABEL

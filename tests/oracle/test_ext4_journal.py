@@ -1,0 +1,46 @@
+"""Journals replayed in memory by us and on a copy by the kernel: the same usage, the same files."""
+
+from __future__ import annotations
+
+import hashlib
+
+import pytest
+
+from tests.oracle.test_ext4 import our_account
+from tests.recipes import ext4
+from virtscope.block import open_image
+from virtscope.fs import open_filesystem
+
+
+@pytest.fixture(params=ext4.CRASHED)
+def crashed(request: pytest.FixtureRequest) -> ext4.Image:
+    return ext4.crashed(request.param)
+
+
+def test_a_replayed_journal_shows_what_the_kernel_recovers(crashed: ext4.Image) -> None:
+    before = hashlib.sha256(crashed.path.read_bytes()).digest()
+    filesystem = open_filesystem(open_image(str(crashed.path), "raw"))
+    assert filesystem is not None
+
+    usage = filesystem.usage()
+    ours = our_account(filesystem)
+
+    assert ours.keys() == crashed.files.keys()
+    for path, row in crashed.files.items():
+        row.pop("flags", None)
+        assert ours[path] == row, path
+    assert [usage.free_blocks, usage.available_blocks, usage.free_inodes] == [
+        *crashed.usage[2:4],
+        crashed.usage[5],
+    ]
+    assert any("replayed in memory" in note for note in filesystem.notes)
+    assert hashlib.sha256(crashed.path.read_bytes()).digest() == before
+
+
+def test_without_replay_a_note_says_so(crashed: ext4.Image) -> None:
+    filesystem = open_filesystem(open_image(str(crashed.path), "raw"), replay=False)
+    assert filesystem is not None
+
+    assert any("was not replayed" in note for note in filesystem.notes)
+    usage = filesystem.usage()
+    assert [usage.free_blocks, usage.free_inodes] != [crashed.usage[2], crashed.usage[5]]
