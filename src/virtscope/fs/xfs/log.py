@@ -14,7 +14,7 @@ from __future__ import annotations
 import struct
 from array import array
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from virtscope.bitmatch import Record
@@ -42,7 +42,7 @@ _CHECKED_HEADER_SIZE_32 = 324
 _CHECKED_EXTENDED_SIZE = 260
 _CRC_OFFSET = 32
 
-_START, _COMMIT, _CONTINUE, _WAS_CONTINUED, _END, _UNMOUNT = 0x01, 0x02, 0x04, 0x08, 0x10, 0x20
+_START, _COMMIT, _WAS_CONTINUED, _UNMOUNT = 0x01, 0x02, 0x08, 0x20
 _CLIENTS = (0x69, 0xAA)
 _TRANSACTION_MAGIC = 0x5452414E
 _TRANSACTION_HEADER_SIZE = 16
@@ -95,31 +95,31 @@ class RecordHeader(Record):
         return self.h_tail_lsn & 0xFFFFFFFF
 
 
-@dataclass(slots=True)
-class Item:
-    """Something a transaction changed: a description and the new bytes.
-
-    Attributes:
-        count: how many regions there are to be.
-        regions: the description, then what it describes.
-    """
-
-    count: int
-    regions: list[bytearray | memoryview] = field(default_factory=list)
+Item = list["bytearray | memoryview"]
+"""Something a transaction changed: a description of it, and the regions that follow it, the new bytes."""
 
 
-@dataclass(slots=True)
 class Transaction:
     """What happened at once.
 
     Attributes:
         lsn: of the record in which it begins: cycle and block.
         items: what it changed, in the order of the log.
+        is_whole: whether the last item has all its regions.
     """
 
-    lsn: int
-    items: list[Item] = field(default_factory=list)
-    header: bytes = b""
+    __slots__ = ("header", "items", "lsn", "missing")
+
+    def __init__(self, lsn: int) -> None:
+        self.lsn = lsn
+        self.items: list[Item] = []
+        self.header = b""
+        self.missing = 0
+
+    @property
+    def is_whole(self) -> bool:
+        """As the class says."""
+        return not self.missing
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,43 +192,57 @@ class Log:
         """
         self.damage = None
         waiting: dict[int, Transaction] = {}
-        for _, header, body in self._records(extent):
+        unpack = _OPERATION.unpack_from
+        for header, body in self._records(extent):
             if header.h_fmt not in (_FORMAT_LITTLE_ENDIAN, _FORMAT_BIG_ENDIAN):
                 self.damage = f"a record of format {header.h_fmt}"
                 return
             order = "<" if header.h_fmt == _FORMAT_LITTLE_ENDIAN else ">"
+            count_of = struct.Struct(order + "H").unpack_from
             place, end = 0, header.h_len
             for _ in range(header.h_num_logops):
                 if place + _OPERATION.size > end:
                     break
-                number, size, client, flags = _OPERATION.unpack_from(body, place)
+                number, size, client, flags = unpack(body, place)
                 place += _OPERATION.size
-                if client not in _CLIENTS or place + size > end:
+                start = place
+                place += size
+                if client not in _CLIENTS or place > end:
                     self.damage = "an operation that cannot be"
                     return
-                region = body[place : place + size]
-                place += size
+                transaction = waiting.get(number)
                 if flags & _START:
                     waiting[number] = Transaction(header.h_lsn)
+                elif transaction is None:
                     continue
-                transaction = waiting.get(number)
-                if transaction is None:
-                    continue
-                if flags & _COMMIT:
+                elif flags & (_COMMIT | _UNMOUNT):
                     del waiting[number]
-                    yield transaction, order
-                elif flags & _UNMOUNT:
-                    del waiting[number]
+                    if flags & _COMMIT:
+                        yield transaction, order
                 elif flags & _WAS_CONTINUED:
-                    if not _continue(transaction, region):
+                    if not _continue(transaction, body[start:place]):
                         self.damage = "a region continues that was not begun"
                         return
-                elif size and not _add(transaction, region, order):
-                    self.damage = "a region that no item has"
-                    return
+                elif not size:
+                    continue
+                elif transaction.missing:
+                    transaction.items[-1].append(body[start:place])
+                    transaction.missing -= 1
+                elif len(transaction.header) == _TRANSACTION_HEADER_SIZE:
+                    count = count_of(body, start + 2)[0] if size >= 4 else 0
+                    if not 0 < count <= _MOST_REGIONS:
+                        self.damage = "an item without regions"
+                        return
+                    transaction.items.append([body[start:place]])
+                    transaction.missing = count - 1
+                else:
+                    transaction.header = bytes(body[start:place])
+                    if transaction.header[:4] != struct.pack(order + "I", _TRANSACTION_MAGIC)[:size]:
+                        self.damage = "a transaction without its head"
+                        return
 
-    def _records(self, extent: LogExtent) -> Iterator[tuple[int, RecordHeader, memoryview]]:
-        """Block, header and body of each record of a part, the words put back that cycles replaced."""
+    def _records(self, extent: LogExtent) -> Iterator[tuple[RecordHeader, memoryview]]:
+        """Header and body of each record of a part, the words put back that cycles replaced."""
         block, left = extent.tail, (extent.head - extent.tail) % self._blocks
         while left > 0:
             header = self._header(block)
@@ -239,7 +253,7 @@ class Log:
             if not self._is_sound(header, data):
                 self.damage = f"the checksum of the record at its block {block} is wrong"
                 return
-            yield block, header, memoryview(_unpacked(header, data))
+            yield header, memoryview(_unpacked(header, data))
             block = (block + header.blocks) % self._blocks
             left -= header.blocks
 
@@ -384,28 +398,9 @@ def _continue(transaction: Transaction, region: memoryview) -> bool:
     if not transaction.items:
         transaction.header += bytes(region)
         return len(transaction.header) <= _TRANSACTION_HEADER_SIZE
-    regions = transaction.items[-1].regions
-    if not regions:
-        return False
+    regions = transaction.items[-1]
     last = regions[-1]
     if not isinstance(last, bytearray):
         last = regions[-1] = bytearray(last)
     last += region
-    return True
-
-
-def _add(transaction: Transaction, region: memoryview, order: str) -> bool:
-    """Take a region into the transaction: its header, a new item's description, or what that describes."""
-    if len(transaction.header) < _TRANSACTION_HEADER_SIZE and not transaction.items:
-        if transaction.header or len(region) > _TRANSACTION_HEADER_SIZE:
-            return False
-        transaction.header = bytes(region)
-        return len(region) < 4 or struct.unpack_from(order + "I", region)[0] == _TRANSACTION_MAGIC
-    items = transaction.items
-    if not items or len(items[-1].regions) == items[-1].count:
-        count = struct.unpack_from(order + "H", region, 2)[0] if len(region) >= 4 else 0
-        if not 0 < count <= _MOST_REGIONS:
-            return False
-        items.append(Item(count))
-    items[-1].regions.append(region)
     return True

@@ -55,6 +55,23 @@ class Overlay(BlockSource):
             view = view[count:]
             offset += count
 
+    def restore(self, offset: int, size: int) -> None:
+        """Undo what was written to a range.
+
+        Raises:
+            FormatError: a part of it is outside of the source.
+        """
+        self._check(offset, size)
+        end = offset + size
+        while offset < end:
+            number = offset >> _PAGE_BITS
+            within = offset & (_PAGE_SIZE - 1)
+            count = min(end - offset, _PAGE_SIZE - within)
+            page = self._pages.get(number)
+            if page is not None:
+                page[within : within + count] = self.parent.read_at(offset, count)
+            offset += count
+
     def read_at(self, offset: int, size: int) -> bytes:
         """As of `BlockSource`."""
         first, last = offset >> _PAGE_BITS, offset + size - 1 >> _PAGE_BITS

@@ -105,14 +105,12 @@ class Replay:
         self.notes: list[str] = []
         self._superblock = superblock
         self._uuid = superblock.metadata_uuid
-        self._cancelled: dict[tuple[int, int], int] = {}
         self._intents: dict[tuple[str, int], None] = {}
+        self._not_inodes: dict[tuple[int, int], int] = {}
         self._failed = 0
         for transaction, order in log.transactions(extent):
-            for item in transaction.items:
-                self._note_cancelled(item, order)
-        for transaction, order in log.transactions(extent):
             self._replay(transaction, order)
+        self._failed += sum(self._not_inodes.values())
         if log.damage:
             self.notes.append(
                 f"the log of this XFS filesystem is damaged ({log.damage}); it was replayed up to there"
@@ -132,22 +130,14 @@ class Replay:
                 "the kernel does it at the next mount"
             )
 
-    def _note_cancelled(self, item: Item, order: str) -> None:
-        head = item.regions[0]
-        if len(head) >= 16:
-            kind, _, flags, size, block = struct.unpack_from(order + "HHHHq", head)
-            if kind == _BUFFER and flags & _BUFFER_CANCEL:
-                key = block, size
-                self._cancelled[key] = self._cancelled.get(key, 0) + 1
-
     def _replay(self, transaction: Transaction, order: str) -> None:
         """Do what a transaction did: new inodes and blocks first, then inodes, then links of deleted inodes,
         and last what was freed.
         """
+        if not transaction.is_whole:
+            self._failed += 1
+            transaction.items.pop()
         for action, item in _in_order(transaction, order):
-            if len(item.regions) < item.count:
-                self._failed += 1
-                continue
             try:
                 if action == _BUFFER:
                     done = self._buffer(item, transaction.lsn, order)
@@ -164,21 +154,19 @@ class Replay:
 
     def _buffer(self, item: Item, lsn: int, order: str) -> bool:
         """Replay a block's chunks; False if they make no sense."""
-        head = item.regions[0]
+        head = item[0]
         _, _, flags, size, block, words = struct.unpack_from(order + "HHHHqI", head)
-        key = block, size
-        if flags & _BUFFER_CANCEL:
-            left = self._cancelled.get(key, 0) - 1
-            if left > 0:
-                self._cancelled[key] = left
-            else:
-                self._cancelled.pop(key, None)
-            return True
-        if key in self._cancelled or flags & _BUFFER_QUOTA:
-            return True
         start, length = block << 9, size << 9
+        if flags & _BUFFER_QUOTA:
+            return True
         if block < 0 or not size:
             return False
+        if flags & _BUFFER_CANCEL:
+            # The block was freed, and may since have been taken for something that is not logged: what
+            # earlier transactions did to it must not be done.
+            self.overlay.restore(start, length)
+            self._not_inodes.pop((block, size), None)
+            return True
         on_disk = self._block_lsn(start, min(length, 512))
         if on_disk and on_disk != _NO_LSN and on_disk >= lsn:
             return True
@@ -187,7 +175,7 @@ class Replay:
             logged = b"".join(logged[i : i + 4][::-1] for i in range(0, len(logged), 4))
         chunks = int.from_bytes(logged, "little")
         place = 0
-        for region in item.regions[1:]:
+        for region in item[1:]:
             rest = chunks >> place
             if not rest:
                 break
@@ -232,23 +220,26 @@ class Replay:
 
     def _inode(self, item: Item, lsn: int, order: str) -> bool:
         """Replay an inode; False if it makes no sense."""
-        head, regions = item.regions[0], item.regions
+        head, regions = item[0], item
         if len(head) >= 56:
             layout = "HHIHHxxxxQ16sqii"
         elif len(head) >= 52:  # a 32-bit machine's
             layout = "HHIHHQ16sqii"
         else:
             return False
-        _, _, fields, _, _, _, device, block, size, within = struct.unpack_from(order + layout, head)
-        if (block, size) in self._cancelled:
-            return True
+        _, _, fields, _, _, _, device, block, buffer_size, within = struct.unpack_from(order + layout, head)
         inode_size = self._superblock.sb_inodesize
         offset = (block << 9) + within
         if block < 0 or within < 0 or offset % inode_size:
             return False
         inode = bytearray(self.overlay.read_at(offset, inode_size))
-        if inode[:2] != b"IN" or not fields & _CORE or len(regions) < 2:
+        if not fields & _CORE or len(regions) < 2:
             return False
+        if inode[:2] != b"IN":
+            # All right if it turns out that the block is freed later on.
+            key = block, buffer_size
+            self._not_inodes[key] = self._not_inodes.get(key, 0) + 1
+            return True
         if self._superblock.is_v5:
             on_disk = int.from_bytes(inode[_LSN_OFFSET : _LSN_OFFSET + 8], "big")
             if on_disk and on_disk != _NO_LSN and on_disk > lsn:
@@ -299,7 +290,7 @@ class Replay:
     def _create_inodes(self, item: Item) -> bool:
         """Make a run of empty inodes; False if it makes no sense."""
         superblock = self._superblock
-        group, block, count, size, length, generation = struct.unpack_from(">6I", item.regions[0], 4)
+        group, block, count, size, length, generation = struct.unpack_from(">6I", item[0], 4)
         inode_bits = superblock.sb_inopblog
         fsblock = group << superblock.sb_agblklog | block
         if size != superblock.sb_inodesize or count >> inode_bits != length or not block:
@@ -307,11 +298,6 @@ class Replay:
         if not length or block >= superblock.sb_agblocks or not superblock.holds(fsblock, length):
             return False
         offset = superblock.offset_of(fsblock)
-        cluster = _cluster_blocks(superblock)
-        cluster_size = cluster << superblock.sb_blocklog
-        for place in range(offset, offset + (length << superblock.sb_blocklog), cluster_size):
-            if (place >> 9, cluster_size >> 9) in self._cancelled:
-                return True
         first = (group << superblock.inode_number_bits) + (block << inode_bits)
         made = bytearray(size * count)
         for index in range(count):
@@ -329,7 +315,7 @@ class Replay:
         intent = _INTENTS.get(kind) or _INTENTS.get(kind - 1)
         if intent is None:
             return False
-        (number,) = struct.unpack_from(order + "Q", item.regions[0], 8)
+        (number,) = struct.unpack_from(order + "Q", item[0], 8)
         if kind in _INTENTS:
             self._intents[intent, number] = None
         else:
@@ -341,7 +327,7 @@ def _in_order(transaction: Transaction, order: str) -> Iterator[tuple[int, Item]
     """The items of a transaction by type, in the order in which they are replayed."""
     blocks, others, inode_blocks, cancelled = [], [], [], []
     for item in transaction.items:
-        head = item.regions[0]
+        head = item[0]
         kind, _, flags = struct.unpack_from(order + "HHH", head) if len(head) >= 6 else (0, 0, 0)
         if kind == _ICREATE:
             blocks.append((kind, item))
@@ -382,13 +368,3 @@ def _core_v2(inode: bytearray, logged: bytearray | memoryview, order: str) -> bo
     values[10], values[11] = bytes(6), 0
     inode[:_NEXT_UNLINKED_OFFSET] = struct.pack(">" + layout, *values)
     return True
-
-
-def _cluster_blocks(superblock: SuperBlock) -> int:
-    """How many blocks of inodes are read and written at once: the unit in which they are cancelled."""
-    size = 8192
-    if superblock.is_v5:
-        larger = size * superblock.sb_inodesize // 256
-        if superblock.sb_inoalignmt >= larger >> superblock.sb_blocklog:
-            size = larger
-    return max(size >> superblock.sb_blocklog, 1)

@@ -116,7 +116,6 @@ class SuperBlock(Record):
     sb_icount: int
     sb_ifree: int
     sb_fdblocks: int
-    sb_inoalignmt: int
     sb_dirblklog: int
     sb_logsectsize: int
     sb_logsunit: int
