@@ -40,6 +40,7 @@ class Candidate:
     """A lock held at an exit, or released without having been taken, in a function that may mean it.
 
     Attributes:
+        field: the identity of the lock when it is a field of a struct, else empty.
         lock: the name callers know it by, or empty.
         origin: the called function (and its name for the lock) that left it so, or empty.
     """
@@ -50,6 +51,7 @@ class Candidate:
     line: int
     origin: tuple[str, str]
     finding: Finding
+    field: str = ""
 
 
 @dataclass(slots=True)
@@ -87,7 +89,7 @@ class Result:
         return [
             self.summary.to_json(),
             [astuple(f) for f in self.findings],
-            [[c.kind, c.lock, c.key, c.line, c.origin, astuple(c.finding)] for c in self.candidates],
+            [[c.kind, c.lock, c.key, c.line, c.origin, astuple(c.finding), c.field] for c in self.candidates],
             [astuple(e) for e in self.edges],
             sorted(self.evidence),
             sorted(self.passed),
@@ -101,8 +103,8 @@ class Result:
             Summary.from_json(row[0]),
             [from_row(f) for f in row[1]],
             [
-                Candidate(kind, lock, key, line, (origin[0], origin[1]), from_row(f))
-                for kind, lock, key, line, origin, f in row[2]
+                Candidate(kind, lock, key, line, (origin[0], origin[1]), from_row(f), name)
+                for kind, lock, key, line, origin, f, name in row[2]
             ],
             [Edge(*e) for e in row[3]],
             {(a, b, c) for a, b, c in row[4]},
@@ -161,6 +163,7 @@ class Flow:
         self.parents: dict[tuple[int, Locks], tuple[int, Locks] | None] = {}
         self.exits: list[tuple[int, int, str, Locks, Conditions]] = []
         self.classes: dict[str, str] = {}
+        self.identities: dict[str, str] = {}
         self.taken_at: dict[str, int] = {}
         self.found: dict[tuple[str, int, str], Finding] = {}
         self.places: dict[tuple[str, int, str], tuple[int, Locks]] = {}
@@ -343,15 +346,15 @@ class Flow:
         """A path gets a new value: what was known under its name is no longer known."""
         facts = env.facts
         plain = root(path) == path
-        follower = None
+        facts.pop("~" + path, None)
+        follower = next((n[1:] for n, v in facts.items() if n[0] == "~" and v == path), None)
         for name in list(facts):
             if name[0] == "~":
-                target = facts[name]
-                if name[1:] == path:
-                    del facts[name]
-                elif path in variables(target.removeprefix("&")) or under(target.removeprefix("&"), path):
-                    if target == path:
-                        follower = name[1:]
+                amp = facts[name].startswith("&")
+                target = facts[name][amp:]
+                if follower is not None and name[1:] != follower and under(target, path):
+                    facts[name] = "&" * amp + follower + target[len(path) :]
+                elif under(target, path) or (plain and path in variables(target)):
                     del facts[name]
             elif name[0] == "?":
                 if root(path) in self.prepared.texts.get(name, ()):
@@ -363,15 +366,19 @@ class Flow:
                 status = env.locks.pop(key)
                 if key.endswith("~"):
                     env.locks[key] = status
-                elif follower is not None and root(key) == path:
-                    new = rebase(key, path, follower)
-                    env.locks[new] = status
-                    self.classes.setdefault(new, self.classes.get(key, ""))
-                    self.taken_at.setdefault(new, self.taken_at.get(key, 0))
+                elif follower is not None and under(key, path):
+                    self.rename(env, key, follower + key[len(path) :], status)
                 elif held(status):
-                    env.locks[key + "~"] = status
-                    self.classes[key + "~"] = self.classes.get(key, "")
-                    self.taken_at.setdefault(key + "~", self.taken_at.get(key, 0))
+                    self.rename(env, key, key + "~", status)
+
+    def rename(self, env: Env, old: str, new: str, status: str) -> None:
+        """A lock goes by another path from here on."""
+        env.locks[new] = status
+        self.classes[new] = self.classes.get(old, "")
+        self.taken_at.setdefault(new, self.taken_at.get(old, 0))
+        identity = self.identity(old)
+        if identity and not identity.startswith("$"):
+            self.identities.setdefault(new, identity)
 
     def assign(self, env: Env, ins: Set) -> None:
         """``target = operand``."""
@@ -386,6 +393,9 @@ class Flow:
         if root(target) != target:
             target = self.resolve(env, target)
         mask = self.value(env, operand)
+        if under(operand, target) and target == root(target):
+            self.advance(env, target, operand)
+            return
         null_kept = target in self.prepared.roles and operand == "#0" and held(env.locks.get(target))
         self.forget(env, target)
         if null_kept:
@@ -400,10 +410,18 @@ class Flow:
             and target not in variables(operand.removeprefix("&"))
         ):
             role = self.prepared.roles.get(target)
-            if root(ins.operand.removeprefix("&")) == target:
-                return  # p = p->next: another one of many, not another name
             if role is None or operand in self.prepared.roles:
                 env.facts["~" + target] = operand
+
+    def advance(self, env: Env, target: str, operand: str) -> None:
+        """``p = p->next``: what was known of the next one is known of ``p`` now."""
+        moved = {k: env.locks.pop(k) for k in list(env.locks) if under(k, operand) and not k.endswith("~")}
+        known = {k: v for k, v in env.facts.items() if k[0] not in "~?" and under(k, operand)}
+        self.forget(env, target)
+        for key, status in moved.items():
+            self.rename(env, key, target + key[len(operand) :], status)
+        for name, mask in known.items():
+            env.facts[target + name[len(operand) :]] = mask
 
     # Calls
 
@@ -480,7 +498,7 @@ class Flow:
         elif effect.argument == -1:
             key = ins.result
         else:
-            key = self.locked_by(env, ins, effect.argument, arguments)
+            key = self.locked_by(env, ins, effect.argument, arguments, effect.clears)
         if key and self.rules.locks[effect.lock].facet:
             key = f"{key}.({effect.lock})"
         if not key or key[:1] in '#?"':
@@ -511,7 +529,7 @@ class Flow:
                 env.facts[ins.result] = POSITIVE
         return [env]
 
-    def locked_by(self, env: Env, ins: Call, index: int, arguments: list[str]) -> str:
+    def locked_by(self, env: Env, ins: Call, index: int, arguments: list[str], clears: bool) -> str:
         """The lock an argument names; the address of a pointer variable stands for what it points to."""
         if index >= len(arguments):
             return ""
@@ -520,17 +538,20 @@ class Flow:
             variable = self.prepared.variables.get(operand[1:])
             if variable is not None and variable.pointer:
                 return self.resolve(env, operand[1:]).removeprefix("&")
-        return lock_key(arguments[index])
+        elif clears and operand[:1] not in '#?"@%':
+            return f"*{arguments[index]}"
+        key = lock_key(arguments[index])
+        known = self.prepared.classes.get(lock_key(operand))
+        if known is not None and key not in self.prepared.classes:
+            self.prepared.classes[key] = known
+        return key
 
     def steal(self, env: Env, key: str, result: str) -> None:
         """A pointer is moved: what it is called changes, its lock state does not."""
         if result:
             self.forget(env, result)
             for old in [k for k in env.locks if under(k, key)]:
-                new = result + old[len(key) :]
-                env.locks[new] = env.locks.pop(old)
-                self.classes.setdefault(new, self.classes.get(old, ""))
-                self.taken_at.setdefault(new, self.taken_at.get(old, 0))
+                self.rename(env, old, result + old[len(key) :], env.locks.pop(old))
             if key in env.facts:
                 env.facts[result] = env.facts[key]
         env.facts[key] = ZERO
@@ -675,7 +696,8 @@ class Flow:
             finding = self.make("unlock-unlocked", line, finding_text, self._typed(key), ())
             self.places.setdefault(("unlock-unlocked", line, key), self.here)
             self.pending.setdefault(
-                ("unlock-unlocked", key, line), Candidate("unlock-unlocked", seen, key, line, origin, finding)
+                ("unlock-unlocked", key, line),
+                Candidate("unlock-unlocked", seen, key, line, origin, finding, self.field(key)),
             )
             env.locks[key] = "R"
             return
@@ -705,10 +727,10 @@ class Flow:
         result = ins.result
         self.check_order(env, ins, summary, arguments)
         for theirs, need in summary.needs.items():
-            key = inward(theirs, arguments, "")
+            key = self.inner(env, theirs, arguments, "")
             if not key:
                 continue
-            self.classes.setdefault(key, summary.classes.get(theirs, ""))
+            self.meet(key, theirs, summary)
             now = env.locks.get(key)
             via = f"\0{ins.callee}\0{theirs}"
             if need == "held":
@@ -737,11 +759,14 @@ class Flow:
                 self.forget(one, result)
                 if mask != ANY:
                     one.facts[result] = mask
+                guarded = inward(summary.guard, arguments, "") if summary.guard else ""
+                if guarded:
+                    one.facts["~" + result] = "&" + guarded
             for theirs, status in changes:
-                key = inward(theirs, arguments, result)
+                key = self.inner(one, theirs, arguments, result)
                 if not key:
                     continue
-                self.classes.setdefault(key, summary.classes.get(theirs, ""))
+                self.meet(key, theirs, summary)
                 via = f"\0{ins.callee}\0{theirs}"
                 if status == "U":
                     self.unlock(one, line, key, None, via)
@@ -755,9 +780,22 @@ class Flow:
                         one.locks[key] = "H"
                     else:
                         one.locks[key] = status + via
+                    if key.startswith(root(key) + "->"):
+                        self.learn(one, root(key), self.value(one, root(key)) & ~ZERO or POSITIVE)
                     self.taken_at.setdefault(key, line)
             out.append(one)
         return out
+
+    def inner(self, env: Env, theirs: str, arguments: list[str], result: str) -> str:
+        """A summary's lock as this call names it."""
+        path = inward(theirs, arguments, result)
+        return lock_key(self.resolve(env, path)) if path and root(path) != result else path
+
+    def meet(self, key: str, theirs: str, summary: Summary) -> None:
+        """A lock that a called function named: what kind it is."""
+        self.classes.setdefault(key, summary.classes.get(theirs, ""))
+        if theirs in summary.identities:
+            self.identities.setdefault(key, summary.identities[theirs])
 
     def allow(self, env: Env, conditions: Conditions, arguments: list[str]) -> bool:
         """Whether a function may end in this way, given what is known; what that tells is learned."""
@@ -767,7 +805,7 @@ class Flow:
                 index = int(start[1:])
                 path = arguments[index] if index < len(arguments) else ""
             else:
-                path = inward(theirs, arguments, "")
+                path = self.resolve(env, inward(theirs, arguments, ""))
             if not path:
                 continue
             known = self.value(env, path) & mask
@@ -890,6 +928,8 @@ class Flow:
             return ""
         if known:
             return known[0]
+        if path in self.identities:
+            return self.identities[path]
         if path.startswith("@"):
             return path[1:]
         variable = self.function.variables.get(root(path))
@@ -905,6 +945,8 @@ class Flow:
         operand = self.resolve(env, end[2]) if end[0] == "R" and end[2] else ""
         mask = self.value(env, operand) if operand else ANY
         locks = tuple(sorted(env.locks.items()))
+        if operand[:1] == "&" and held(env.locks.get(operand[1:])):
+            self.result.summary.guard = outward(self.function, operand[1:], "")
         if any(status[0] in "LSMR" for _, status in locks) or self.exits or env.facts:
             self.exits.append((line, mask, operand, locks, self._conditions(env)))
         self.endings.setdefault((line, locks), self.here)
@@ -925,7 +967,14 @@ class Flow:
         if seen:
             if self.result.summary.needs.setdefault(seen, what) != what:
                 self.result.summary.needs[seen] = "either"
-            self.result.summary.classes.setdefault(seen, self.classes.get(key, ""))
+            self.tell(seen, key)
+
+    def tell(self, seen: str, key: str) -> None:
+        """Puts into the summary what kind of lock a caller meets."""
+        self.result.summary.classes.setdefault(seen, self.classes.get(key, ""))
+        identity = self.identity(key)
+        if identity and not identity.startswith("$"):
+            self.result.summary.identities.setdefault(seen, identity)
 
     def finish(self) -> Result:
         """Puts the result together."""
@@ -937,7 +986,7 @@ class Flow:
             for key, status in locks:
                 seen = outward(self.function, key, operand)
                 if seen and not weak(key):
-                    result.summary.classes.setdefault(seen, self.classes.get(key, ""))
+                    self.tell(seen, key)
                     if status[0] in "LSM":
                         changes.append((seen, "S" if status[0] == "S" else "L"))
                     elif status[0] == "R":
@@ -991,8 +1040,17 @@ class Flow:
             "exit-locked", line, f"{shown(key)} is still locked at this exit", self._typed(key), where
         )
         self.pending.setdefault(
-            ("exit-locked", key, line), Candidate("exit-locked", seen, key, line, origin, finding)
+            ("exit-locked", key, line),
+            Candidate("exit-locked", seen, key, line, origin, finding, self.field(key)),
         )
+
+    def field(self, key: str) -> str:
+        """``Record.field`` of a lock that is reached through one, or is one."""
+        path = key.rstrip("~")
+        if "->" not in path and "." not in path:
+            return ""
+        known = self.prepared.classes.get(path)
+        return known[0] if known else self.identities.get(path, "")
 
     def _local(self, key: str) -> bool:
         """Whether a path starts from a variable that no caller has."""

@@ -227,13 +227,23 @@ def _judge(program: Program, shown: set[str]) -> list[Finding]:
                     meant.add(wanted)
                     changed = True
     kinds = program.rules.checks
-    return [
-        candidate.finding
-        for key, candidate in candidates
-        if key in shown
-        and candidate.kind in kinds
-        and _blamed(key, candidate, meant, program.rules.may_help(program.functions[key].name))
+    blamed = [
+        (key, c)
+        for key, c in candidates
+        if _blamed(key, c, meant, program.rules.may_help(program.functions[key].name))
     ]
+    paired = _paired(blamed)
+    return [
+        c.finding for key, c in blamed if key in shown and c.kind in kinds and (key, c.field) not in paired
+    ]
+
+
+def _paired(blamed: list[tuple[str, Candidate]]) -> set[tuple[str, str]]:
+    """Functions of which one takes the lock of an object in a field and another, later, gives it back."""
+    taken = {(key, c.field) for key, c in blamed if c.kind == "exit-locked" and c.field}
+    given = {(key, c.field) for key, c in blamed if c.kind == "unlock-unlocked" and c.field}
+    fields = {name for _, name in taken - given} & {name for _, name in given - taken}
+    return {(key, name) for key, name in taken ^ given if name in fields}
 
 
 def _blamed(key: str, candidate: Candidate, meant: set[tuple[str, str, str]], helps: bool) -> bool:

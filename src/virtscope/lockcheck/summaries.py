@@ -34,6 +34,8 @@ class Summary:
         acquires: identities of all locks it takes, directly or deeper, each with the line and the next
             function.
         calls: forbidden functions it reaches, likewise.
+        identities: which lock of the program each lock mentioned is, as far as is known.
+        guard: the lock that the returned value guards: releasing the one releases the other.
     """
 
     outcomes: list[Outcome] = field(default_factory=list)
@@ -41,6 +43,8 @@ class Summary:
     classes: dict[str, str] = field(default_factory=dict)
     acquires: dict[str, tuple[int, str, list[str]]] = field(default_factory=dict)
     calls: dict[str, tuple[int, str]] = field(default_factory=dict)
+    identities: dict[str, str] = field(default_factory=dict)
+    guard: str = ""
 
     @property
     def changes(self) -> bool:
@@ -49,7 +53,15 @@ class Summary:
 
     def to_json(self) -> list[Any]:
         """The summary as JSON values."""
-        return [self.outcomes, self.needs, self.classes, self.acquires, self.calls]
+        return [
+            self.outcomes,
+            self.needs,
+            self.classes,
+            self.acquires,
+            self.calls,
+            self.identities,
+            self.guard,
+        ]
 
     @classmethod
     def from_json(cls, row: list[Any]) -> Summary:
@@ -60,7 +72,7 @@ class Summary:
         ]
         acquires = {k: (int(v[0]), str(v[1]), [str(x) for x in v[2]]) for k, v in row[3].items()}
         calls = {k: (int(v[0]), str(v[1])) for k, v in row[4].items()}
-        return cls(outcomes, row[1], row[2], acquires, calls)
+        return cls(outcomes, row[1], row[2], acquires, calls, row[5], row[6])
 
 
 NOTHING = Summary()
