@@ -8,6 +8,7 @@ import hashlib
 import itertools
 import json
 import os
+import random
 import shutil
 import subprocess
 from pathlib import Path
@@ -283,6 +284,73 @@ def test_an_image_cut_off_while_it_is_read(folder: Path, tmp_path: Path) -> None
         os.truncate(path, 1 << 20)
         with pytest.raises(FormatError, match="shorter"):
             content(image)
+
+
+def history(folder: Path, seed: int) -> Path:
+    """A chain of up to three images of random layouts, with random writes, zeros, discards and snapshots."""
+    source = random.Random(seed)
+    name = ""
+    for level in range(source.randint(1, 3)):
+        layout = source.choice(
+            (
+                "cluster_size=512",
+                "cluster_size=4k,refcount_bits=64",
+                "cluster_size=64k,lazy_refcounts=on",
+                "cluster_size=2M",
+                "cluster_size=16k,extended_l2=on",
+                "cluster_size=64k,extended_l2=on,compression_type=zstd",
+                "compat=0.10,cluster_size=8k",
+            )
+        )
+        backing = ("-b", name, "-F", "qcow2") if name else ()
+        name = f"level{level}"
+        size = source.choice((1 << 20, (3 << 20) + 512, 8 << 20))
+        run("qemu-img", "create", "-q", "-f", "qcow2", "-o", layout, *backing, name, str(size), cwd=folder)
+        commands = []
+        for _ in range(25):
+            unit = source.choice((512, 4096, 65536))
+            start = source.randrange(size // unit) * unit
+            length = min(source.randint(1, 24) * unit, size - start)
+            verb = source.choice(
+                ("write -P 1", "write -P 2", "write -P 3", "write -z", "write -z -u", "discard")
+            )
+            commands.append(f"{verb} {start} {length}")
+        if "compat" not in layout:
+            cluster = 2 << 20 if "2M" in layout else 65536
+            if size >= cluster:
+                # QEMU compresses only what was never written.
+                write(folder / name, f"write -c -P 9 {source.randrange(size // cluster) * cluster} {cluster}")
+        write(folder / name, *commands)
+        if source.random() < 0.5:
+            run("qemu-img", "snapshot", "-c", "one", name, cwd=folder)
+            write(folder / name, *source.sample(commands, 10))
+    return folder / name
+
+
+def check_history(folder: Path, seed: int) -> None:
+    top, raw = history(folder, seed), folder / "raw"
+    as_raw(top, raw)
+    wanted = raw.read_bytes()
+    with open_image(str(top)) as image:
+        assert content(image) == wanted
+        assert content(image, 12_345) == wanted
+        check_extents(image, wanted)
+        names = [snapshot.name for snapshot in image.snapshots()]
+    for name in names:
+        as_raw(top, raw, "-l", f"snapshot.name={name}")
+        with open_image(str(top), snapshot=name) as image:
+            assert content(image) == raw.read_bytes()
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_random_histories(tmp_path: Path, seed: int) -> None:
+    check_history(tmp_path, seed)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(100, 250))
+def test_many_random_histories(tmp_path: Path, seed: int) -> None:
+    check_history(tmp_path, seed)
 
 
 def test_every_short_read_agrees_with_long_ones(folder: Path) -> None:

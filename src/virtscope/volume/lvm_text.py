@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     Value = int | str | list[int | str] | dict[str, "Value"]
     Section = dict[str, Value]
 
-MAXIMUM_SIZE = 1 << 26
-"""Metadata longer than this is refused; a volume group of ten thousand volumes has a twentieth of it."""
+MAXIMUM_SIZE = 1 << 24
+"""Metadata longer than this is refused; a volume group of ten thousand volumes has a quarter of it."""
 
 _MAXIMUM_DEPTH = 8
 
