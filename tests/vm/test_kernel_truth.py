@@ -123,6 +123,9 @@ def test_identity(guest: Guest) -> None:
         assert text is not None
         assert kernel.image.physical == int(text[1], 16)
         assert kernel.translate(kernel.symbol("_text")) == kernel.image.physical
+        direct = kernel.read_u64(kernel.symbol("page_offset_base"))
+        assert kernel.read(direct + kernel.image.physical, 64) == kernel.read(kernel.image.start, 64)
+        assert kernel.direct_map == direct
         cpus = guest.run("cat /sys/devices/system/cpu/online").strip()
         assert cpus in (str(kernel.online_cpus()[0]), f"0-{kernel.online_cpus()[-1]}")
         assert (kernel.image.levels == 5) == bool(re.search(r"\bla57\b", guest.run("cat /proc/cpuinfo")))

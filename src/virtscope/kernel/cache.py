@@ -19,6 +19,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from _thread import get_native_id
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any
@@ -192,19 +193,25 @@ class KernelCache:
             if status.st_size > _LIMIT_FILE or status.st_uid != os.geteuid():
                 return None
             content = json.loads(os.read(fd, _LIMIT_FILE))
-            if time.time() - status.st_mtime > 3600:
-                os.utime(fd)  # used: it goes last when room is made
         except (OSError, ValueError, RecursionError):
             return None
         finally:
             os.close(fd)
         return content if type(content) is dict and content.get("format") == FORMAT else None
 
+    def touch(self, name: str) -> None:
+        """Notes that a file was of use: those that were go last when room is made."""
+        if self._folder is not None:
+            path = f"{self._folder}/{name}"
+            with suppress(OSError):
+                if time.time() - os.stat(path, follow_symlinks=False).st_mtime > 3600:
+                    os.utime(path, follow_symlinks=False)
+
     def save(self, name: str, content: dict[str, Any]) -> None:
         """Replaces a file; failing is not an error (see `note`)."""
         if self._folder is None:
             return
-        temporary = f"{self._folder}/.{name}.{os.getpid()}.{time.monotonic_ns()}"
+        temporary = f"{self._folder}/.{name}.{os.getpid()}.{get_native_id()}"
         try:
             self._make_folder(self._folder)
             data = json.dumps({"format": FORMAT, **content}, separators=(",", ":")).encode()

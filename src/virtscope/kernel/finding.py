@@ -24,13 +24,14 @@ from virtscope.errors import (
     UnknownLayout,
 )
 from virtscope.kernel.cache import KernelCache, Learned, guest_file
+from virtscope.kernel.kallsyms_places import Places, checked_places
 from virtscope.kernel.kernel import Kernel
 from virtscope.kernel.locate import MAX_IMAGE, Image, images
 from virtscope.kernel.paging import FRAME_MASK, LARGE, PRESENT, AddressSpace, entries
 
 if TYPE_CHECKING:
     from virtscope.kernel.btf import Btf
-    from virtscope.kernel.kallsyms import Kallsyms, Places
+    from virtscope.kernel.kallsyms import Kallsyms
     from virtscope.memory.physical import PhysicalMemory
 
 _BANNER = re.compile(rb"Linux version [0-9][!-~]* [ -~]{10,600}\n\0")
@@ -38,6 +39,7 @@ _MAX_BANNER = 1024
 _MAX_CANDIDATES = 16
 _PATIENCE_SECONDS = 10
 _MAX_HITS = 1024
+_MAX_BTF = 64 << 20
 
 
 class Found:
@@ -203,7 +205,9 @@ def find_kernel(memory: PhysicalMemory, *, cache: KernelCache | None = None) -> 
 def _remembered(memory: PhysicalMemory, cache: KernelCache) -> Found | None:
     """The kernel that was found in this very guest before, if it is still there."""
     identity = memory.identity
-    hint = cache.load(guest_file(identity)) if identity is not None else None
+    if identity is None:
+        return None
+    hint = cache.load(guest_file(identity))
     if hint is None:
         return None
     try:
@@ -227,6 +231,8 @@ def _remembered(memory: PhysicalMemory, cache: KernelCache) -> Found | None:
             return None
     except (ValueError, TypeError, LookupError, GuestMemoryError, NotMapped):
         return None
+    cache.touch(found.file)
+    cache.touch(guest_file(identity))
     image.found_by = "where it was before"
     found.evidence = (
         _tables_fact(image),
@@ -241,9 +247,7 @@ def _remember(found: Found) -> None:
     image, identity = found.image, found.image.memory.identity
     if not found.types_hash or not found.symbols_hash:
         return  # little is learned of such a kernel, and nothing to recognize it by
-    if found.cache.load(found.file) is None:
-        found.learned.changed = True
-        found.save()
+    found.save()
     if identity is not None:
         place = [image.start, image.physical, image.size, image.rodata, image.root, image.levels]
         found.cache.save(
@@ -256,8 +260,11 @@ def _known(image: Image, cache: KernelCache) -> Found | None:
     for name, content in cache.kernels():
         found = Found(image, cache)
         try:
+            _take_banner(found, content)
+            if not _has_banner(found):
+                continue
             _take(found, content)
-            if found.file != name or not _has_banner(found):
+            if found.file != name:
                 continue
             found.symbol_table()
             found.types()
@@ -265,6 +272,7 @@ def _known(image: Image, cache: KernelCache) -> Found | None:
             continue
         found.evidence = (_tables_fact(image), _banner_fact(found), _symbols_fact(found))
         found.direct_map = _direct_map(image)
+        cache.touch(name)
         return found
     return None
 
@@ -275,20 +283,22 @@ def _take(found: Found, content: dict[str, Any]) -> None:
     Raises:
         ValueError, TypeError, LookupError: the file is not what this program writes.
     """
-    from virtscope.kernel.btf import MAX_BTF
-    from virtscope.kernel.kallsyms import checked_places
+    _take_banner(found, content)
+    found.kallsyms = checked_places(content["kallsyms"])
+    offset, size = content["btf"]
+    found.btf = _number(offset), _number(size)
+    if found.btf[1] > _MAX_BTF:
+        raise ValueError("btf")
+    found.types_hash, found.symbols_hash = _string(content["types_hash"]), _string(content["symbols_hash"])
+    found.learned = Learned.from_json(content["learned"])
 
+
+def _take_banner(found: Found, content: dict[str, Any]) -> None:
+    """The part of `_take` by which a kernel is told from others; raises the same."""
     found.banner = _string(content["banner"])
     found.banner_offset = _number(content["banner_offset"])
     if not _BANNER.fullmatch(found.banner.encode() + b"\n\0"):
         raise ValueError("banner")
-    found.kallsyms = checked_places(content["kallsyms"])
-    offset, size = content["btf"]
-    found.btf = _number(offset), _number(size)
-    if found.btf[1] > MAX_BTF:
-        raise ValueError("btf")
-    found.types_hash, found.symbols_hash = _string(content["types_hash"]), _string(content["symbols_hash"])
-    found.learned = Learned.from_json(content["learned"])
 
 
 def _unknown(image: Image, cache: KernelCache) -> Found | None:
@@ -335,6 +345,8 @@ def _unknown(image: Image, cache: KernelCache) -> Found | None:
             found.learned = Learned.from_json(content["learned"]) if content is not None else found.learned
         except (ValueError, TypeError, LookupError):
             cache.remove(found.file)
+        # There was no file, or one that did not serve: written in any case.
+        found.learned.changed = True
     return found
 
 
@@ -376,32 +388,36 @@ def _further_facts(found: Found) -> list[str]:
 def _direct_map(image: Image) -> int:
     """The virtual address at which all physical memory is mapped, by the page tables; 0: not found.
 
-    It is the lowest mapping of the kernel's half (Documentation/arch/x86/x86_64/mm.rst).
+    It is the lowest mapping of the kernel's half (Documentation/arch/x86/x86_64/mm.rst), but for what some
+    kernels map below it.
     """
     space = AddressSpace(image.memory, image.root, image.levels, "kernel")
-    table, base, shift = image.root, 0, 12 + 9 * (image.levels - 1)
-    first = 256
+    shift = 12 + 9 * (image.levels - 1)
+    top = -1 << (shift + 9) & (1 << 64) - 1
     try:
-        while True:
-            for index, entry in enumerate(entries(image.memory, table)[first:], first):  # noqa: B007
-                if entry & PRESENT:
-                    break
-            else:
-                return 0
-            base |= index << shift
-            if shift == 12 or entry & LARGE:
-                break
-            table, shift, first = entry & FRAME_MASK, shift - 9, 0
-        if image.levels == 4:
-            base |= 0xFFFF << 48
-        else:
-            base |= 0x7F << 57
-        direct = base - (entry & FRAME_MASK & -(1 << shift))
-        if space.translate(direct + image.physical) == image.physical:
-            return direct
-    except (GuestMemoryError, NotMapped):
+        for index, entry in enumerate(entries(image.memory, image.root)):
+            if index < 256 or not entry & PRESENT:
+                continue
+            mapped = _first_mapped(image, entry & FRAME_MASK, top | index << shift, shift - 9)
+            if mapped is not None:
+                direct = mapped[0] - mapped[1]
+                with suppress(NotMapped):
+                    if direct > 0 and space.translate(direct + image.physical) == image.physical:
+                        return direct
+    except GuestMemoryError:
         pass
     return 0
+
+
+def _first_mapped(image: Image, table: int, base: int, shift: int) -> tuple[int, int] | None:
+    """The first (virtual, physical) address that a table, and those below it, map; None when it is none."""
+    for index, entry in enumerate(entries(image.memory, table)):
+        if entry & PRESENT:
+            address = base | index << shift
+            if shift == 12 or entry & LARGE:
+                return address, entry & FRAME_MASK & -(1 << shift)
+            return _first_mapped(image, entry & FRAME_MASK, address, shift - 9)
+    return None
 
 
 def _has_banner(found: Found) -> bool:

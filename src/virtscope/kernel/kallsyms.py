@@ -21,22 +21,18 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from virtscope.errors import FormatError, GuestMemoryError
+from virtscope.kernel.kallsyms_places import Places
 
 if TYPE_CHECKING:
     from virtscope.kernel.locate import Image
 
 _DIGITS = b"0\x001\x002\x003\x004\x005\x006\x007\x008\x009\x00"
-_PLACES = {"names", "markers", "width", "tokens", "index", "offsets", "form", "num_syms", "start", "end"}
 _MAX_SYMBOLS = 1 << 21
 _MAX_NAMES = 16 << 20
 _MAX_TABLES = 4
 _MAX_TOKEN_TABLE = 1 << 14
 _MAX_NAME_TOKENS = 0x7FFF
 _ADDRESS_MASK = (1 << 64) - 1
-
-
-class Places(dict[str, int]):
-    """Where in the image the tables are, by name; also `num_syms`, `form`, and `start` and `end` of all."""
 
 
 class Kallsyms:
@@ -234,21 +230,6 @@ def find_kallsyms(image: Image) -> Places | None:
             if places is not None:
                 return places
     return None
-
-
-def checked_places(data: object) -> Places:
-    """`Places` that were kept as plain data, their types and names checked.
-
-    Raises:
-        ValueError: they are none.
-    """
-    if type(data) is not dict or not _PLACES <= set(data) <= _PLACES | {"base", "seqs"}:
-        raise ValueError("kallsyms")
-    if not all(type(value) is int and 0 <= value < 1 << 32 for value in data.values()):
-        raise ValueError("kallsyms")
-    if data["width"] not in (4, 8) or data["form"] not in range(3) or ("base" in data) != (data["form"] != 2):
-        raise ValueError("kallsyms")
-    return Places(data)
 
 
 def read_kallsyms(image: Image, places: Places) -> tuple[Kallsyms, bytes]:

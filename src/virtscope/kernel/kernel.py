@@ -39,6 +39,7 @@ T = TypeVar("T")
 _ADDRESS_MASK = (1 << 64) - 1
 _MAX_READ = 256 << 20
 _MAX_CPUS = 8192
+_MAX_NEAR = 4096
 
 
 class Kernel:
@@ -50,6 +51,7 @@ class Kernel:
         memory: the guest-physical memory it was found in.
         arch: "x86_64".
         image: where the kernel's image is mapped (`locate.Image`).
+        direct_map: where the kernel maps all physical memory; 0 when that is not known.
         banner: as /proc/version shows it, without the line end.
         release: as `uname -r` ("6.1.0-56-amd64"), taken from the banner.
         evidence: the independent facts by which it was accepted, as sentences.
@@ -80,8 +82,8 @@ class Kernel:
         self._vmcoreinfo: dict[str, str] | None = None
         self._build_id: str | None = ""
         self._prog: drgn.Program | None = None
-        self._direct = found.direct_map
-        self._direct_size = self.memory.segments[-1].end if found.direct_map else 0
+        self.direct_map = found.direct_map
+        self._physical_end = self.memory.segments[-1].end if found.direct_map else 0
         self._start, self._size, self._offset = found.image.start, found.image.size, found.image.physical
 
     # Memory
@@ -96,8 +98,8 @@ class Kernel:
             NotMapped: part of the range is not mapped.
             CorruptData: `size` is more than any kernel object has.
         """
-        physical = address - self._direct
-        if not 0 <= physical < self._direct_size:
+        physical = address - self.direct_map
+        if not 0 <= physical < self._physical_end:
             if not 0 <= address - self._start < self._size:
                 if size > _MAX_READ:
                     raise CorruptData(f"kernel memory: {size} bytes at {address:#x} are more than can be")
@@ -222,8 +224,10 @@ class Kernel:
                 hit = table.nearest(address) if table is not None else None
                 if hit is None or hit[0] < self._start:
                     return None
-                near = self._found.learned.near[offset] = (hit[0] - self._start, hit[1])
-                self._found.learned.changed = True
+                near = hit[0] - self._start, hit[1]
+                if len(self._found.learned.near) < _MAX_NEAR:
+                    self._found.learned.near[offset] = near
+                    self._found.learned.changed = True
             return near[1], offset - near[0], None
         from virtscope.kernel.modules import symbolize_in_module
 
@@ -382,6 +386,11 @@ class Kernel:
 
             self._prog = make_program(self)
         return self._prog
+
+    @property
+    def cache_note(self) -> str | None:
+        """Why nothing is kept for the next run, as a sentence for the curious; None while all is well."""
+        return self._found.cache.note
 
     def close(self) -> None:
         """Keep what was learned of this kernel for the next run; the kernel stays usable."""

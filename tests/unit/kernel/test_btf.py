@@ -109,6 +109,18 @@ def test_enums() -> None:
     assert btf.enum("outer") is None
 
 
+def test_enums_of_old_kernels() -> None:
+    """Before kind_flag meant "signed", wide values were cut to 32 bits."""
+    btf = BtfWriter()
+    btf.enum("wide", {"ALL_BUT_5": ~31}, size=8)
+    btf.enum("narrow", {"HIGH": 0x80000000})
+    btf.enum("either", {"MINUS_1": -1, "MINUS_2": -2})
+    found = Btf(btf.build())
+    assert found.enum("wide") == {"ALL_BUT_5": 0xFFFF_FFFF_FFFF_FFE0}
+    assert found.enum("narrow") == {"HIGH": 0x80000000}
+    assert found.enum("either") == {"MINUS_1": -1, "MINUS_2": -2}
+
+
 def test_module_types_continue_the_kernels() -> None:
     kernel = Btf(kernel_types().build())
     module = BtfWriter(first_type=len(kernel), first_string=kernel.strings_end)

@@ -45,6 +45,7 @@ def test_every_layout_is_found(layout: str, roots_known: bool, levels: int) -> N
     assert not kernel.has_symbol("filler_sym_99999")
     assert names(kernel) == list(guest.tasks)
     assert kernel.image.levels == levels
+    assert kernel.direct_map == guest.direct
     assert len(kernel.evidence) == 3
     if layout not in ("6.17", "7.0"):
         assert kernel.symbol("runqueues") == 0x2000
