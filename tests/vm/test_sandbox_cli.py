@@ -251,3 +251,36 @@ def _of_ours() -> set[str]:
         ):
             found.add(folder.name)
     return found
+
+
+@pytest.mark.slow
+def test_services_from_one_template(tmp_path: Path) -> None:
+    environment = os.environ | {"XDG_DATA_HOME": str(tmp_path)}
+    unit = tmp_path / "counter.service"
+    script = "n=$(cat /var/lib/counter/n 2>/dev/null); echo $((n+1)) >/var/lib/counter/n; sleep 1000"
+    unit.write_text(
+        f"[Service]\nExecStart=/bin/sh -c '{script.replace('$', '$$')}'\nStateDirectory=counter\n"
+    )
+    unit.write_text(unit.read_text().replace("$$", "$"))
+
+    def service(*words: str) -> str:
+        done = subprocess.run(
+            command("sandbox_service", *words), env=environment, capture_output=True, timeout=120, check=False
+        )
+        assert done.returncode == 0, done
+        return done.stdout.decode()
+
+    names = ("one", "two")
+    service("create", *names, "--unit", str(unit), "--size", "16M")
+    for _ in range(2):
+        service("start", *names)
+        assert [line.split()[1] for line in service("list").splitlines()] == ["running", "running"]
+        time.sleep(1)
+        service("stop", *names)
+    assert "running" not in service("list")
+    for name in names:
+        image = tmp_path / "virtscope/services" / name / "state0.img"
+        kept = subprocess.run(["debugfs", "-R", "cat n", image], capture_output=True, check=True)
+        assert kept.stdout == b"2\n"
+    service("delete", *names)
+    assert service("list") == ""

@@ -29,6 +29,12 @@ def _run(args: argparse.Namespace) -> int:
 
             return pool.serve(build(args), args.pool)
         sandbox = build(args)
+        if args.service:
+            from virtscope.sandbox import service
+
+            unit = service.read_unit(args.service)
+            sandbox = service.sandbox_for(unit, {}, sandbox)
+            args.command = list(unit.argv)
         if args.desktop:
             sandbox = sandbox.with_options(display=args.desktop)
         if args.dry_run:
@@ -163,6 +169,7 @@ COMMAND = Command(
             group="Pool",
         ),
         Option(("--no-pool",), "do not take a waiting machine", group="Pool"),
+        Option(("--service",), "run the command of this unit of the host, as its user", metavar="UNIT"),
         Option(("--dry-run",), "print the command line or XML instead of running anything"),
         Option(("--list-backends",), "say which back ends work on this host, and why others do not"),
         Option(("--gc",), "remove what killed sandboxes left, and print it"),
