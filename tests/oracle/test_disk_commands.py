@@ -72,8 +72,8 @@ def test_many_images_are_guests_of_their_own(disk: System, tmp_path: Path) -> No
     folder.mkdir()
     for number in range(5):
         overlay = folder / f"guest{number}.qcow2"
-        command = ["qemu-img", "create", "-q", "-f", "qcow2", "-F", "qcow2", "-b", disk.qcow2, overlay]
-        subprocess.run(command, check=True)
+        command = ["qemu-img", "create", "-q", "-f", "qcow2", "-F", "qcow2", "-b", str(disk.qcow2)]
+        subprocess.run([*command, overlay], check=True)
     (folder / "broken.qcow2").write_bytes(b"QFI\xfb" + bytes(100))
     refused = run("virt-df", folder, status=2)
     assert refused.stderr.decode().count("--allow-backing") == 5

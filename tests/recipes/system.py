@@ -151,7 +151,7 @@ def _fill_root(top: Path) -> None:
     (top / "etc/passwd").write_text("root:x:0:0::/root:/bin/sh\n")
     (top / "etc/empty").touch()
     (top / "var/log/syslog").write_text("".join(f"Jan  1 00:00:00 recipe line {n}\n" for n in range(50_000)))
-    for name in (
+    for odd in (
         b"new\nline",
         b"\x1b[31mred",
         b"\xff\xfe not utf-8",
@@ -159,7 +159,7 @@ def _fill_root(top: Path) -> None:
         "日本".encode(),
         b" spaces ",
     ):
-        (Path(os.fsdecode(os.fsencode(top) + b"/names/" + name))).write_bytes(name)
+        (Path(os.fsdecode(os.fsencode(top) + b"/names/" + odd))).write_bytes(odd)
     os.symlink("/etc/passwd", top / "names/absolute")
     os.symlink("../../../../../../etc/passwd", top / "names/escaping")
     os.symlink("loop", top / "names/loop")
