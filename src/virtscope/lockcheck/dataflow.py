@@ -21,7 +21,7 @@ from typing import Any
 
 from .findings import Finding, Place, from_row
 from .ir import Function
-from .paths import lock_key, rebase, root, shape, under, variables, weak
+from .paths import lock_key, many, rebase, root, shape, under, variables, weak
 from .prepare import Call, Prepared, Set, bare, prepare
 from .rules import ANY, NEGATIVE, POSITIVE, ZERO, Effect, RuleSet
 from .summaries import Conditions, Outcome, Summary, inward, outward, seen_value, simplify
@@ -410,6 +410,8 @@ class Flow:
             and target not in variables(operand.removeprefix("&"))
         ):
             role = self.prepared.roles.get(target)
+            if root(ins.operand.removeprefix("&")) == target or len(operand) > 120:
+                return  # p = p->next: another one of many, not another name
             if role is None or operand in self.prepared.roles:
                 env.facts["~" + target] = operand
 
@@ -498,7 +500,7 @@ class Flow:
         elif effect.argument == -1:
             key = ins.result
         else:
-            key = self.locked_by(env, ins, effect.argument, arguments, effect.clears)
+            key = self.locked_by(env, ins, effect.argument, arguments, effect.clears or operation == "steal")
         if key and self.rules.locks[effect.lock].facet:
             key = f"{key}.({effect.lock})"
         if not key or key[:1] in '#?"':
@@ -621,7 +623,7 @@ class Flow:
         now = env.locks.get(key)
         through = f" (in {bare(_origin(via)[0])})" if via else ""
         if held(now) and now is not None and now[0] != "M" and not self.recursive(key):
-            if not (status == "S" and now[0] == "S") and not weak(key):
+            if not (status == "S" and now[0] == "S") and not many(key):
                 first = self.taken_at.get(key, 0)
                 where = (Place(self.function.file, first, "first locked here"),) if first else ()
                 what = f"{shown(key)} is locked{through} while it is locked already"
@@ -664,7 +666,7 @@ class Flow:
             if callee:
                 self.result.evidence.add(("releases", callee, theirs))
         elif now is not None:
-            if not weak(key) and not self.recursive(key):
+            if not many(key) and not self.recursive(key):
                 what = f"{shown(key)} is unlocked{through} though it was unlocked already"
                 self.report("double-unlock", line, key, what, self._typed(key))
         else:
@@ -780,7 +782,8 @@ class Flow:
                         one.locks[key] = "H"
                     else:
                         one.locks[key] = status + via
-                    if key.startswith(root(key) + "->"):
+                    variable = self.prepared.variables.get(key)
+                    if key.startswith(root(key) + "->") or (variable is not None and variable.pointer):
                         self.learn(one, root(key), self.value(one, root(key)) & ~ZERO or POSITIVE)
                     self.taken_at.setdefault(key, line)
             out.append(one)

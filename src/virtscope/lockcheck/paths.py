@@ -68,6 +68,11 @@ def weak(path: str) -> bool:
     return "[" in path and any(not x.isdigit() for x in _INDEX.findall(path))
 
 
+def many(path: str) -> bool:
+    """Whether a path's index is not known by a name, so that twice the path may be two locks."""
+    return "[?" in path or "[%" in path
+
+
 @lru_cache(maxsize=65536)
 def shape(path: str) -> str:
     """The path with indices and staleness left out, to match a loop that unlocks what another loop locked."""

@@ -4,7 +4,7 @@
 every call finds a summary; functions that call each other are followed until their summaries stay as they
 are, a bounded number of times. A function that returns with a lock held, or releases one it never took, is
 a mistake or a helper of its caller: it counts as a helper when a caller does its part (releases what it
-took, holds what it releases), or when the rule set's ``helpers`` pattern says that its name promises it.
+took, holds what it releases), or when the rule set's ``takes`` and ``gives`` patterns match its name.
 """
 
 from __future__ import annotations
@@ -207,7 +207,7 @@ def _judge(program: Program, shown: set[str]) -> list[Finding]:
     for key, candidate in candidates:
         side = (sides[candidate.kind], key, candidate.lock)
         name = program.functions[key].name
-        if candidate.lock and (side in evidence or program.rules.may_help(name)):
+        if candidate.lock and (side in evidence or _promises(program.rules, candidate.kind, name)):
             meant.add((candidate.kind, key, candidate.lock))
     changed = True
     while changed:
@@ -230,12 +230,16 @@ def _judge(program: Program, shown: set[str]) -> list[Finding]:
     blamed = [
         (key, c)
         for key, c in candidates
-        if _blamed(key, c, meant, program.rules.may_help(program.functions[key].name))
+        if _blamed(key, c, meant, _promises(program.rules, c.kind, program.functions[key].name))
     ]
     paired = _paired(blamed)
     return [
         c.finding for key, c in blamed if key in shown and c.kind in kinds and (key, c.field) not in paired
     ]
+
+
+def _promises(rules: RuleSet, kind: str, name: str) -> bool:
+    return rules.may_take(name) if kind == "exit-locked" else rules.may_give(name)
 
 
 def _paired(blamed: list[tuple[str, Candidate]]) -> set[tuple[str, str]]:

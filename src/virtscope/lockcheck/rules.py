@@ -116,8 +116,8 @@ class RuleSet:
         defines: macros that make the code easier to read; the files are parsed with them.
         checks: the kinds of mistake reported.
         recursive: identities of locks that some call makes recursive; known once the program is.
-        helpers: matches names of functions that may return with a lock held, or release one of their
-            caller's.
+        takes: matches names of functions that may return with a lock held.
+        gives: matches names of functions that may release a lock of their caller's.
     """
 
     name: str
@@ -130,7 +130,8 @@ class RuleSet:
     checks: frozenset[str] = frozenset(CHECKS)
     order: tuple[tuple[str, ...], ...] = ()
     forbidden: tuple[Forbidden, ...] = ()
-    helpers: str = ""
+    takes: str = ""
+    gives: str = ""
     never_returns: tuple[str, ...] = ()
     defines: tuple[str, ...] = ()
     skip_functions: tuple[str, ...] = ()
@@ -139,7 +140,8 @@ class RuleSet:
     recursive: frozenset[str] = frozenset()
     _exact: dict[str, list[Effect]] = field(default_factory=dict)
     _globs: list[tuple[re.Pattern[str], Effect]] = field(default_factory=list)
-    _helpers: re.Pattern[str] | None = None
+    _takes: re.Pattern[str] | None = None
+    _gives: re.Pattern[str] | None = None
     _skips: re.Pattern[str] | None = None
     _forbids: dict[str, list[Forbidden]] = field(default_factory=dict)
 
@@ -150,7 +152,8 @@ class RuleSet:
                 self._globs.append((re.compile(translate(pattern)), effect))
             else:
                 self._exact.setdefault(pattern, []).append(effect)
-        self._helpers = re.compile(self.helpers) if self.helpers else None
+        self._takes = re.compile(self.takes) if self.takes else None
+        self._gives = re.compile(self.gives) if self.gives else None
         self._skips = _any_of(self.skip_functions)
 
     def effects(self, function: str) -> list[Effect]:
@@ -173,9 +176,13 @@ class RuleSet:
         """Whether a function makes new objects of a lock class."""
         return any(re.match(translate(g), function) for g in self.locks[lock].created)
 
-    def may_help(self, function: str) -> bool:
-        """Whether the function's name says that it locks or unlocks for its caller."""
-        return self._helpers is not None and self._helpers.search(function) is not None
+    def may_take(self, function: str) -> bool:
+        """Whether the function's name says that it locks for its caller."""
+        return self._takes is not None and self._takes.search(function) is not None
+
+    def may_give(self, function: str) -> bool:
+        """Whether the function's name says that it unlocks for its caller."""
+        return self._gives is not None and self._gives.search(function) is not None
 
     def skips(self, function: str) -> bool:
         """Whether the rule set leaves this function out."""
@@ -235,7 +242,8 @@ _TOP: tuple[str, ...] = (
     "checks",
     "order",
     "forbid",
-    "helpers",
+    "takes",
+    "gives",
 )
 _TOP = (*_TOP, "never_returns", "defines", "skip")
 _OPERATIONS: tuple[str, ...] = (
@@ -298,12 +306,14 @@ def _merge(rules: RuleSet, name: str, above: list[str]) -> None:
         source.known(row, ("calls", "under", "reason"), "[[forbid]]")
         under = source.strings(row, "under") or ("*",)
         rules.forbidden += (Forbidden(source.strings(row, "calls"), under, str(row.get("reason", ""))),)
-    if "helpers" in data:
-        try:
-            re.compile(str(data["helpers"]))
-        except re.error as error:
-            source.wrong("helpers", f"is no regular expression: {error}")
-        rules.helpers = str(data["helpers"])
+    for key in ("takes", "gives"):
+        if key in data:
+            try:
+                re.compile(str(data[key]))
+            except re.error as error:
+                source.wrong(key, f"is no regular expression: {error}")
+    rules.takes = str(data.get("takes", rules.takes))
+    rules.gives = str(data.get("gives", rules.gives))
     skip = data.get("skip", {})
     if not isinstance(skip, dict):
         source.wrong("skip", "is a table with functions and files")
