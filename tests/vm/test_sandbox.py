@@ -8,17 +8,27 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from lab.libvirt import Libvirt
+from tests.conftest import lab_needed
 from virtscope.errors import SandboxError, SandboxTimeout, UsageError
 from virtscope.sandbox import Sandbox, backends
 from virtscope.sandbox.session import Session
 
 WORKING = {backend.name: backend for backend in backends.available()}
 MACHINES = ("qemu:", "uml:")
+# libvirt starts a machine slowly, and once for each test: not in the default run
+EVERY = (
+    "qemu:",
+    "uml:",
+    "namespaces:",
+    "lxc:///system",
+    pytest.param("qemu:///system", marks=pytest.mark.slow),
+)
 
 
 def usable(name: str) -> Sandbox:
@@ -28,15 +38,40 @@ def usable(name: str) -> Sandbox:
     return Sandbox().on(name)
 
 
-@pytest.fixture(params=list(WORKING))
-def sandbox(request: pytest.FixtureRequest) -> Sandbox:
-    return usable(request.param)
+@pytest.fixture(scope="module")
+def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], str]]:
+    """From a libvirt URI of the system to that of a private daemon, started when somebody asks."""
+    started: list[Libvirt] = []
+    with pytest.MonkeyPatch.context() as patch:
+        # what the daemon's own view of the host covers is no place for a socket both can see
+        patch.setenv("XDG_RUNTIME_DIR", str(tmp_path_factory.mktemp("runtime")))
+
+        def uri(name: str) -> str:
+            if not started:
+                with lab_needed():
+                    started.append(Libvirt().__enter__())
+            return started[0].uri.replace("qemu+", name.partition(":")[0] + "+", 1)
+
+        yield uri
+        for one in started:
+            one.close()
 
 
-@pytest.fixture(scope="module", params=list(WORKING))
-def shared(request: pytest.FixtureRequest) -> Iterator[Session]:
+def chosen(name: str, daemon: Callable[[str], str]) -> Sandbox:
+    if "///" not in name or WORKING[name].works:
+        return usable(name)
+    return Sandbox().on(daemon(name))
+
+
+@pytest.fixture(params=EVERY)
+def sandbox(request: pytest.FixtureRequest, daemon: Callable[[str], str]) -> Sandbox:
+    return chosen(request.param, daemon)
+
+
+@pytest.fixture(scope="module", params=EVERY)
+def shared(request: pytest.FixtureRequest, daemon: Callable[[str], str]) -> Iterator[Session]:
     """One sandbox that many commands share."""
-    with usable(request.param) as session:
+    with chosen(request.param, daemon) as session:
         yield session
 
 
@@ -224,8 +259,13 @@ def test_a_guest_that_dies_is_reported(sandbox: Sandbox) -> None:
     run = session.start(["sleep", "100"])
     session.pump(lambda: run.started, time.monotonic() + 30)
     session.machine.kill()
-    with pytest.raises(SandboxError):
-        session.wait(run, time.monotonic() + 10)
+    try:
+        # a container's first process may live long enough to tell how the command died
+        assert session.wait(run, time.monotonic() + 10).signal
+    except SandboxTimeout:
+        raise
+    except SandboxError as error:
+        assert str(error)
     session.close()
 
 
