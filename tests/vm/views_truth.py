@@ -24,8 +24,7 @@ _PROCESS_FILES = (
     "grep -a -H -E '^(Uid|Gid|Groups|NSpid|.*switches):' [0-9]*/status; echo ===; "
     "grep -a -H '' [0-9]*/cgroup; echo ===; "
     "ls -l [0-9]*/ns/ 2>/dev/null; echo ===; "
-    "for p in [0-9]*; do for l in exe cwd root; do "
-    'printf "%s %s " $p $l; readlink $p/$l || echo; done; done; echo ===; '
+    "ls -l [0-9]*/exe [0-9]*/cwd [0-9]*/root 2>/dev/null; echo ===; "
     "grep -a -H '' [0-9]*/wchan; echo ===; "
     "grep -a -H '' [0-9]*/task/[0-9]*/stat; true"
 )
@@ -81,9 +80,9 @@ def processes_inside(guest: Guest) -> dict[int, Inside]:
         elif (link := re.search(r" (\w+) -> \w+:\[(\d+)\]", line)) and pid in found:
             found[pid].namespaces[link[1]] = int(link[2])
     for line in links.splitlines():
-        number, name, target = [*line.split(" ", 2), ""][:3]
-        if int(number) in found:
-            found[int(number)].links[name] = target
+        link = re.search(r" (\d+)/(exe|cwd|root)(?: -> (.*))?$", line)
+        if link and int(link[1]) in found:
+            found[int(link[1])].links[link[2]] = link[3] or ""
     for pid, line in _by_pid(wchan):
         if pid in found:
             found[pid].wchan = line

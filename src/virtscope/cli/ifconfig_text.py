@@ -68,10 +68,15 @@ def interface_lines(rows: Iterable[Interface], *, only: str | None = None) -> It
         only: only the entry of that name.
     """
     for row in sorted(rows, key=lambda row: _natural(row.name)):
-        labels = dict.fromkeys(a.label for a in row.addresses if a.family == "inet" and a.label)
-        for name in (row.name, *sorted((label for label in labels if label != row.name), key=_natural)):
+        for name in (row.name, *_labels(row)):
             if only is None or only == name:
                 yield from _entry(row, name)
+
+
+def _labels(row: Interface) -> list[str]:
+    """The further names that IPv4 addresses of an interface have (eth0:1)."""
+    labels = {a.label for a in row.addresses if a.family == "inet" and a.label} - {row.name}
+    return sorted(labels, key=_natural)
 
 
 def _natural(name: str) -> list[tuple[bool, int, str]]:
@@ -153,9 +158,7 @@ def _human(size: int) -> str:
 
 def short_lines(rows: Iterable[Interface]) -> Iterator[Line]:
     """One line for each interface, as `ifconfig -s` and `netstat -i`."""
-    yield Line(
-        "Iface             MTU    RX-OK RX-ERR RX-DRP RX-OVR    TX-OK TX-ERR TX-DRP TX-OVR Flg", "bold"
-    )
+    yield Line("Iface      MTU    RX-OK RX-ERR RX-DRP RX-OVR    TX-OK TX-ERR TX-DRP TX-OVR Flg", "bold")
     for row in sorted(rows, key=lambda row: _natural(row.name)):
         flags = "".join(letter for letter, bit in _SHORT_FLAGS if row.flags_value >> bit & 1)
         s = row.statistics
@@ -168,6 +171,8 @@ def short_lines(rows: Iterable[Interface]) -> Iterator[Line]:
         received = "{:>8} {:>6} {:>6} {:<6}".format(*numbers[:4])
         sent = "{:>8} {:>6} {:>6} {:>6}".format(*numbers[4:])
         yield Line(f"{row.name:<15} {row.mtu:>5} {received} {sent} {flags}")
+        for label in _labels(row):
+            yield Line(f"{label:<15} {row.mtu:>5}{'- no statistics available -':>33}{'':24}{flags}")
 
 
 # As ip

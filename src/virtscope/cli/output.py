@@ -59,10 +59,12 @@ def _is_unsafe(character: str) -> bool:
     )
 
 
-def escape(text: str) -> str:
-    """`text` with everything that could act on a terminal made visible."""
+def escape(text: str, *, tabs: bool = False) -> str:
+    """`text` with everything that could act on a terminal made visible; `tabs` leaves tabs as they are."""
     if text.isascii() and text.isprintable():
         return text
+    if tabs:
+        return "\t".join(escape(part) for part in text.split("\t"))
     return "".join(_escape_character(c) if _is_unsafe(c) else c for c in text)
 
 

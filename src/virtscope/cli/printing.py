@@ -142,5 +142,5 @@ def shown_line(line: Line, guest: str | None, color: bool) -> str:
     """A line of classic output as it is written: escaped, coloured, after the guest's name if that is
     needed.
     """
-    text = output.paint(output.escape(line.text), line.style, color)
+    text = output.paint(output.escape(line.text, tabs=True), line.style, color)
     return f"{output.escape(guest)}: {text}\n" if guest else f"{text}\n"
