@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from collections import deque
 
-from .dataflow import Edge, Result
 from .findings import Finding, Place
 from .ir import Function
 from .prepare import bare
+from .results import Edge, Result
 from .rules import RuleSet
 
 _LONGEST = 6

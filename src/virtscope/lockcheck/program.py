@@ -15,10 +15,10 @@ from typing import Any
 
 from . import dataflow, lockorder
 from .cache import digest
-from .dataflow import Candidate, Result
 from .findings import Finding, Place
 from .ir import Function, Unit
 from .prepare import static_name
+from .results import Candidate, Result
 from .rules import RuleSet
 from .summaries import Summary
 

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .dataflow import Env, Flow, Locks, held, shown
+from .dataflow import Flow
 from .findings import Finding
 from .paths import root
 from .prepare import Set, prepare
 from .program import Program
+from .states import Env, Locks, held, shown
 from .suppress import Sources
 
 

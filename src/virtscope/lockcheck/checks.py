@@ -1,0 +1,148 @@
+"""The rules that are checked along the way, and what is noted for the checks of the whole program."""
+
+from __future__ import annotations
+
+from .findings import Finding, Place
+from .names import Names
+from .prepare import Call, bare
+from .results import Edge
+from .rules import ZERO
+from .states import Env, held, shown
+from .summaries import Summary, inward, outward
+
+
+class Checks(Names):
+    """The checks; each adds what it finds to the result."""
+
+    def driver_held(self, env: Env) -> bool:
+        """Whether any driver is locked; in a helper, the caller's may be."""
+        if any(held(s) and self.classes.get(k) == self.rules.driver for k, s in env.locks.items()):
+            return True
+        if self.entry:
+            return False
+        return not any(self.classes.get(k) == self.rules.driver for k in env.locks)
+
+    def check_uses(self, env: Env, line: int, uses: list[str]) -> None:
+        """The two-level rule's first two: what is used must be locked."""
+        if not self.prepared.roles:
+            return
+        for name in uses:
+            role = self.prepared.roles.get(name)
+            if role is None or name[0] == "%" or env.facts.get(name) == ZERO:
+                continue
+            if role == self.rules.driver:
+                if not self.driver_held(env):
+                    what = f"{shown(name)} is used while no driver is locked"
+                    self.report("driver-unlocked", line, name, what, self._typed(name))
+                continue
+            path = self.resolve(env, name)
+            now = env.locks.get(path)
+            if held(now) and now is not None and now[0] != "M":
+                continue
+            if now is None and not self.entry and not self._local(path):
+                continue
+            what = f"{shown(name)} is used while it is unlocked"
+            self.report("object-unlocked", line, name, what, self._typed(name))
+
+    def check_forbidden(self, env: Env, ins: Call) -> None:
+        """Calls that the rules forbid under a lock, made here or deeper."""
+        names = {bare(ins.callee): (ins.line, "")}
+        if ins.summary is not None:
+            names |= dict.fromkeys(ins.summary.calls, (ins.line, ins.callee))
+        for name, (line, via) in names.items():
+            for rule in self.rules.forbids(name):
+                self.result.summary.calls.setdefault(name, (line, via))
+                for key, status in env.locks.items():
+                    if not held(status) or not (
+                        {"*", self.classes.get(key, ""), self.identity(key)} & set(rule.under)
+                    ):
+                        continue
+                    through = f" (through {bare(via)})" if via else ""
+                    what = f"{name} is called{through} while {shown(key)} is locked: {rule.reason}"
+                    self.report("forbidden-call", line, key, what, self._typed(key))
+
+    def check_order(self, env: Env, ins: Call, summary: Summary, arguments: list[str]) -> None:
+        """The locks a called function takes come after those held here."""
+        for identity, (_, _, released) in summary.acquires.items():
+            name = self.translate(identity, arguments)
+            if name:
+                free = frozenset(inward(x, arguments, "") for x in released) if released else frozenset()
+                self.edges_to(env, ins.line, name, ins.callee, free)
+
+    def check_returned(self, env: Env, ins: Call, key: str) -> None:
+        """A helper that returns a locked object fetches it."""
+        others = [k for k, s in env.locks.items() if held(s) and self.classes.get(k) == self.rules.object]
+        if others:
+            names = ", ".join(map(shown, sorted(others)))
+            what = f"{bare(ins.callee)} returns a locked object while {names} is locked"
+            self.report("fetch-second-object", ins.line, key, what, self._typed(*sorted(others)))
+
+    def translate(self, identity: str, arguments: list[str]) -> str:
+        """The identity of a lock a called function takes through its parameter."""
+        if not identity.startswith("$"):
+            return identity
+        key = inward(identity, arguments, "")
+        return self.identity(key) if key else ""
+
+    def edges_to(
+        self, env: Env, line: int, taken: str, callee: str, free: frozenset[str] = frozenset()
+    ) -> None:
+        """Notes that a lock is taken while others are held, but for those that the callee gives up before."""
+        given_up = {outward(self.function, k, "") for k in free}
+        if not taken:
+            return
+        given_up |= {outward(self.function, k, "") for k, s in env.locks.items() if s[0] == "R"}
+        known = self.result.summary.acquires.get(taken)
+        if known is None:
+            self.result.summary.acquires[taken] = (line, callee, sorted(given_up - {""}))
+        elif known[2]:
+            self.result.summary.acquires[taken] = (*known[:2], [x for x in known[2] if x in given_up])
+        for key, status in env.locks.items():
+            if held(status) and key not in free:
+                before = self.identity(key)
+                if self.two_level and self.classes.get(key) in (self.rules.driver, self.rules.object):
+                    continue  # the two-level rule has its own words for that
+                if before and before != taken and not before.startswith("$"):
+                    self.edges.setdefault(
+                        (before, taken), Edge(before, taken, self.taken_at.get(key, 0), line, callee)
+                    )
+
+    def need(self, key: str, what: str) -> None:
+        """The first thing that happens to a lock tells how callers must leave it."""
+        seen = outward(self.function, key, "")
+        if seen:
+            if self.result.summary.needs.setdefault(seen, what) != what:
+                self.result.summary.needs[seen] = "either"
+            self.tell(seen, key)
+
+    def tell(self, seen: str, key: str) -> None:
+        """Puts into the summary what kind of lock a caller meets."""
+        self.result.summary.classes.setdefault(seen, self.classes.get(key, ""))
+        identity = self.identity(key)
+        if identity and not identity.startswith("$"):
+            self.result.summary.identities.setdefault(seen, identity)
+
+    def make(
+        self,
+        kind: str,
+        line: int,
+        message: str,
+        names: tuple[tuple[str, str], ...],
+        related: tuple[Place, ...],
+    ) -> Finding:
+        """A finding in this function."""
+        return Finding(kind, self.function.name, self.function.file, line, message, names, related)
+
+    def report(
+        self,
+        kind: str,
+        line: int,
+        key: str,
+        message: str,
+        names: tuple[tuple[str, str], ...] = (),
+        related: tuple[Place, ...] = (),
+    ) -> None:
+        """Adds a finding, once for each line and lock."""
+        if kind in self.rules.checks and (kind, line, key) not in self.found:
+            self.found[(kind, line, key)] = self.make(kind, line, message, names, related)
+            self.places[(kind, line, key)] = self.here

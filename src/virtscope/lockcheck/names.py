@@ -1,0 +1,178 @@
+"""Names in one function: aliases, values that are known, and which lock of the program a path is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .findings import Finding
+from .paths import rebase, root, under, variables
+from .prepare import Prepared
+from .results import Candidate, Edge, Result
+from .rules import ANY, POSITIVE, RuleSet
+from .states import Env, Locks, held, shown, sign, type_name
+from .summaries import Conditions
+
+
+class Names:
+    """What all layers of the data flow share: the function, the rules, the states, and what paths mean.
+
+    Args:
+        prepared: the function.
+        rules: the rule set.
+        entry: nothing is locked when it is called, and nothing may be when it returns.
+    """
+
+    def __init__(self, prepared: Prepared, rules: RuleSet, entry: bool) -> None:
+        self.prepared = prepared
+        self.function = prepared.function
+        self.rules = rules
+        self.entry = entry
+        self.two_level = bool(rules.driver)
+        self.result = Result()
+        self.states: list[dict[Locks, dict[str, Any]]] = [{} for _ in prepared.code]
+        self.parents: dict[tuple[int, Locks], tuple[int, Locks] | None] = {}
+        self.exits: list[tuple[int, int, str, Locks, Conditions]] = []
+        self.classes: dict[str, str] = {}
+        self.identities: dict[str, str] = {}
+        self.taken_at: dict[str, int] = {}
+        self.found: dict[tuple[str, int, str], Finding] = {}
+        self.places: dict[tuple[str, int, str], tuple[int, Locks]] = {}
+        self.pending: dict[tuple[str, str, int], Candidate] = {}
+        self.edges: dict[tuple[str, str], Edge] = {}
+        self.endings: dict[tuple[int, Locks], tuple[int, Locks]] = {}
+        self.here: tuple[int, Locks] = (0, ())
+
+    def resolve(self, env: Env, operand: str) -> str:
+        """An operand with aliases replaced by what they stand for."""
+        for _ in range(6):
+            amp = operand.startswith("&")
+            path = operand[amp:]
+            start = root(path)
+            target = env.facts.get("~" + start)
+            if target is None or (amp and path == start):
+                return operand
+            path = rebase(path, start, target)
+            operand = "&" + path if amp and not path.startswith("&") else path
+        return operand
+
+    def forget(self, env: Env, path: str) -> None:
+        """A path gets a new value: what was known under its name is no longer known."""
+        facts = env.facts
+        plain = root(path) == path
+        facts.pop("~" + path, None)
+        follower = next((n[1:] for n, v in facts.items() if n[0] == "~" and v == path), None)
+        for name in list(facts):
+            if name[0] == "~":
+                amp = facts[name].startswith("&")
+                target = facts[name][amp:]
+                if follower is not None and name[1:] != follower and under(target, path):
+                    facts[name] = "&" * amp + follower + target[len(path) :]
+                elif under(target, path) or (plain and path in variables(target)):
+                    del facts[name]
+            elif name[0] == "?":
+                if root(path) in self.prepared.texts.get(name, ()):
+                    del facts[name]
+            elif under(name, path) or (plain and path in variables(name)):
+                del facts[name]
+        for key in list(env.locks):
+            if under(key, path) or (plain and path in variables(key)):
+                status = env.locks.pop(key)
+                if key.endswith("~"):
+                    env.locks[key] = status
+                elif follower is not None and under(key, path):
+                    self.rename(env, key, follower + key[len(path) :], status)
+                elif held(status):
+                    self.rename(env, key, key + "~", status)
+
+    def rename(self, env: Env, old: str, new: str, status: str) -> None:
+        """A lock goes by another path from here on."""
+        env.locks[new] = status
+        self.classes[new] = self.classes.get(old, "")
+        self.taken_at.setdefault(new, self.taken_at.get(old, 0))
+        identity = self.identity(old)
+        if identity and not identity.startswith("$"):
+            self.identities.setdefault(new, identity)
+
+    def advance(self, env: Env, target: str, operand: str) -> None:
+        """``p = p->next``: what was known of the next one is known of ``p`` now."""
+        moved = {k: env.locks.pop(k) for k in list(env.locks) if under(k, operand) and not k.endswith("~")}
+        known = {k: v for k, v in env.facts.items() if k[0] not in "~?" and under(k, operand)}
+        self.forget(env, target)
+        for key, status in moved.items():
+            self.rename(env, key, target + key[len(operand) :], status)
+        for name, mask in known.items():
+            env.facts[target + name[len(operand) :]] = mask
+
+    def learn(self, env: Env, path: str, mask: int) -> None:
+        """Remembers a value's sign; a lock behind a pointer that is NULL is not held."""
+        if path[:1] in '#?"&@' and not path.startswith("@"):
+            return
+        if mask != ANY:
+            env.facts[path] = mask
+
+    def value(self, env: Env, operand: str) -> int:
+        """The signs an operand may have."""
+        if operand[:1] == "#":
+            return sign(int(operand[1:]))
+        if operand[:1] in ("&", '"'):
+            return POSITIVE
+        known = env.facts.get(operand, ANY)
+        return known if isinstance(known, int) else ANY
+
+    def identity(self, key: str) -> str:
+        """Which lock of the program a path is: a global, a field of a struct, or all objects of a type."""
+        name = self.classes.get(key, "")
+        lock = self.rules.locks.get(name)
+        if lock is not None and not lock.order:
+            return ""
+        if key.startswith("::"):
+            return key[2:]
+        path = key.rstrip("~")
+        known = self.prepared.classes.get(path)
+        if lock is not None and lock.identity == "type":
+            if known:
+                return type_name(known[1])
+            variable = self.function.variables.get(root(path))
+            if variable is not None and root(path) == path and variable.names:
+                return type_name(variable.names[-1])
+            return ""
+        if known:
+            return known[0]
+        if path in self.identities:
+            return self.identities[path]
+        if path.startswith("@"):
+            return path[1:]
+        variable = self.function.variables.get(root(path))
+        if variable is not None and variable.kind == "param" and variable.pointer:
+            return rebase(path, root(path), f"${variable.index}")
+        return ""
+
+    def field(self, key: str) -> str:
+        """``Record.field`` of a lock that is reached through one, or is one."""
+        path = key.rstrip("~")
+        if "->" not in path and "." not in path:
+            return ""
+        known = self.prepared.classes.get(path)
+        return known[0] if known else self.identities.get(path, "")
+
+    def recursive(self, key: str) -> bool:
+        """Whether a lock may be taken while it is held."""
+        lock = self.rules.locks.get(self.classes.get(key, ""))
+        return lock is not None and (lock.recursive or self.identity(key) in self.rules.recursive)
+
+    def _local(self, key: str) -> bool:
+        """Whether a path starts from a variable that no caller has."""
+        start = root(key)
+        if start[:1] in "@:":
+            return False
+        variable = self.function.variables.get(start)
+        return variable is None or (variable.kind == "local" and start == key) or start[0] == "%"
+
+    def _typed(self, *keys: str) -> tuple[tuple[str, str], ...]:
+        out = []
+        for key in keys:
+            path = key.rstrip("~")
+            known = self.prepared.classes.get(path)
+            text = known[1] if known else self.prepared.types.get(path) or self.classes.get(key, "")
+            out.append((shown(key), text))
+        return tuple(out)

@@ -1,0 +1,107 @@
+"""Lock states, and what is known of values along with them.
+
+A lock's status is ``L`` held, ``S`` held shared, ``U`` released again, ``M`` both, or absent: as on entry. A
+lock of the caller's is ``R`` when it was released here and ``H`` when it is (again) held. Locks that a called
+function left held have its name and theirs behind the letter.
+
+Facts are the signs that paths may have (bits of :mod:`.rules`), aliases (``~name`` is what a variable stands
+for), and the truth of expressions of no known shape (``?text``).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .paths import root
+from .rules import ANY, NEGATIVE, POSITIVE, ZERO
+
+Locks = tuple[tuple[str, str], ...]
+NONZERO = NEGATIVE | POSITIVE
+
+
+class Env:
+    """One state with its facts, while a block is walked."""
+
+    __slots__ = ("facts", "locks")
+
+    def __init__(self, locks: dict[str, str], facts: dict[str, Any]) -> None:
+        self.locks, self.facts = locks, facts
+
+    def copy(self) -> Env:
+        """The same state, to go another way."""
+        return Env(dict(self.locks), dict(self.facts))
+
+
+def held(status: str | None) -> bool:
+    """Whether a status means held, on this path."""
+    return status is not None and status[0] in "LSMH"
+
+
+def origin(status: str) -> tuple[str, str]:
+    """The called function that left a lock so, and its name for the lock; empty when none did."""
+    _, _, origin = status.partition("\0")
+    callee, _, theirs = origin.partition("\0")
+    return callee, theirs
+
+
+def union(every: list[dict[str, str]]) -> dict[str, str]:
+    """Lock states joined by union: what is held in one and not in another is both."""
+    out: dict[str, str] = {}
+    for key in {k for locks in every for k in locks}:
+        values = {locks.get(key, "") for locks in every}
+        out[key] = values.pop() if len(values) == 1 else "M" if any(held(v or None) for v in values) else "U"
+    return out
+
+
+def shown(key: str) -> str:
+    """A lock's name for people."""
+    name = key.rstrip("~").removeprefix("::")
+    if name.startswith("@"):
+        start = root(name)
+        name = name.replace(start, start[1:].partition(":")[0], 1)
+    return "the returned object" if name.startswith("%") else name.partition("#")[0] if "#" in name else name
+
+
+def type_name(name: str) -> str:
+    """A struct's plain name; empty for a type that says nothing."""
+    plain = name.removeprefix("struct ").lstrip("_")
+    return "" if plain == "void" else plain
+
+
+def sign(value: int) -> int:
+    """The sign of a constant, as a bit."""
+    return ZERO if value == 0 else POSITIVE if value > 0 else NEGATIVE
+
+
+def compare(operator: str, bound: int, truth: bool) -> int:
+    """The signs a value may have when its comparison with a constant came out true or false."""
+    if not truth:
+        operator = {"==": "!=", "!=": "==", "<": ">=", ">=": "<", ">": "<=", "<=": ">"}[operator]
+    if operator == "<=":
+        operator, bound = "<", bound + 1
+    elif operator == ">=":
+        operator, bound = ">", bound - 1
+    if operator == "==":
+        return sign(bound)
+    if operator == "!=":
+        return NONZERO if bound == 0 else ANY
+    if operator == "<":
+        return NEGATIVE | (ZERO if bound > 0 else 0) | (POSITIVE if bound > 1 else 0)
+    return POSITIVE | (ZERO if bound < 0 else 0) | (NEGATIVE if bound < -1 else 0)
+
+
+def join(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+    """What is known in both of two facts."""
+    out = {}
+    for name, value in one.items():
+        second = other.get(name)
+        if second is None:
+            continue
+        if name[0] == "~":
+            if second == value:
+                out[name] = value
+        else:
+            joined = value | second
+            if joined != ANY:
+                out[name] = joined
+    return out
