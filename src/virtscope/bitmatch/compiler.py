@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from . import runtime
 from .bits import MAX_WINDOW, WINDOW, Bits, as_buffer
-from .emit import Reader, Unaligned, expressions, finish
+from .emit import Reader, expressions, finish
 from .errors import MatchError, PatternError
 from .expression import names
 from .nodes import (
@@ -37,6 +37,7 @@ from .nodes import (
     Type,
     WithinType,
 )
+from .places import Unaligned
 from .text import DATA_FORMS, parse
 
 if TYPE_CHECKING:
@@ -338,6 +339,8 @@ class Compiled:
     def _once(self, reader: Reader) -> list[str]:
         """What a function that users call does first."""
         lines = []
+        if reader.uses_plain:
+            lines.append("plain = type(buf) is bytes")
         if reader.uses_end:
             lines += ["if type(buf) is not bytes:", "    buf = as_buffer(buf)", "end = len(buf)"]
             reader.globals["as_buffer"] = as_buffer
@@ -355,10 +358,11 @@ class Compiled:
 
     def _depth(self, reader: Reader) -> list[str]:
         """What a function does first that other patterns call."""
+        lines = ["plain = type(buf) is bytes"] if reader.uses_plain else []
         if not reader.calls:
-            return []
+            return lines
         fail = f"c.fail('patterns nested at most {runtime.MAX_DEPTH} deep', c.more)"
-        return [f"if d > {runtime.MAX_DEPTH}:", f"    {fail if reader.watched else reader.fails[0]}"]
+        return [*lines, f"if d > {runtime.MAX_DEPTH}:", f"    {fail if reader.watched else reader.fails[0]}"]
 
     def _inner(self, kind: str) -> tuple[str, dict[str, object]]:
         reader = Reader(self, kind)

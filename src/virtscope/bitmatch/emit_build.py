@@ -5,8 +5,6 @@ That is `build(r, w, ...)`, which puts the record `r` into the Sink `w`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from . import runtime
@@ -37,21 +35,18 @@ from .nodes import (
     WithinType,
 )
 from .runs import flag
+from .source import Source
 
 if TYPE_CHECKING:
     from .compiler import Compiled
 
 
-class Writer:
+class Writer(Source):
     """Writes the build function of the pattern `owner`."""
 
     def __init__(self, owner: Compiled) -> None:
+        super().__init__(indent=1)
         self.owner = owner
-        self.lines: list[str] = []
-        self.indent = 1
-        self.globals: dict[str, object] = {}
-        self.bound: dict[int, str] = {}
-        self.counter = 0
         self.order: str = BIG
         self.bit_order = MSB
         self.backward = False
@@ -67,34 +62,6 @@ class Writer:
             self.line(f"w.pad(start, {self.size})")
         head = f"def build(r, w{self.owner.given_args}):\n    start = high = w.place\n"
         return head + "\n".join(self.lines) + "\n", self.globals
-
-    # -- writing ---------------------------------------------------------------------------------------------
-
-    def line(self, code: str) -> None:
-        """A line of source at the current indentation."""
-        self.lines.append("    " * self.indent + code)
-
-    @contextmanager
-    def block(self, header: str) -> Iterator[None]:
-        """An indented block under `header`."""
-        self.line(header)
-        self.indent += 1
-        yield
-        self.indent -= 1
-
-    def fresh(self, stem: str) -> str:
-        """A new local name."""
-        self.counter += 1
-        return f"{stem}{self.counter}"
-
-    def bind(self, value: object, name: str) -> str:
-        """The global name under which generated code finds `value`."""
-        known = self.bound.get(id(value))
-        if known is None:
-            known = f"_{name}{len(self.bound)}"
-            self.bound[id(value)] = known
-            self.globals[known] = value
-        return known
 
     def problem(self, problem: str, place: int | None) -> NoReturn:
         """Complain about the text at `place`."""
