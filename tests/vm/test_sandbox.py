@@ -261,11 +261,12 @@ def test_a_guest_that_dies_is_reported(sandbox: Sandbox) -> None:
     session.machine.kill()
     try:
         # a container's first process may live long enough to tell how the command died
-        assert session.wait(run, time.monotonic() + 10).signal
+        told = session.wait(run, time.monotonic() + 10).signal is not None
     except SandboxTimeout:
-        raise
-    except SandboxError as error:
-        assert str(error)
+        told = False
+    except SandboxError:
+        told = True
+    assert told
     session.close()
 
 

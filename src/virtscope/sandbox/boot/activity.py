@@ -67,26 +67,13 @@ def spread(samples: Sequence[float]) -> tuple[float, float | None]:
     return mean, math.sqrt(math.fsum((sample - mean) ** 2 for sample in samples) / (len(samples) - 1))
 
 
-def with_overhead(span: Span) -> Span:
-    """The span with the gaps between its children made children of their own."""
-    if not span.children:
-        return span
-    pieces: list[Span] = []
-    at = span.start
-    for child in sorted(span.children, key=lambda child: child.start):
-        if child.start - at > SMALLEST_OVERHEAD:
-            pieces.append(Span(OVERHEAD, at, child.start))
-        pieces.append(with_overhead(child))
-        at = max(at, child.end)
-    if span.end - at > SMALLEST_OVERHEAD:
-        pieces.append(Span(OVERHEAD, at, span.end))
-    return Span(span.name, span.start, span.end, tuple(pieces))
-
-
 def merge(passes: Sequence[Span]) -> Activity:
-    """Merge the trees of several starts; spans correspond by name and, for equal names, by order."""
+    """Merge the trees of several starts; spans correspond by name and, for equal names, by order.
+
+    What was seen in fewer than half of the starts is noise, and counts as not explained.
+    """
     whole = math.fsum(span.duration for span in passes) / len(passes)
-    return _merge([with_overhead(span) for span in passes], whole)
+    return _merge(passes, whole)
 
 
 def _merge(spans: Sequence[Span], whole: float) -> Activity:
@@ -94,25 +81,41 @@ def _merge(spans: Sequence[Span], whole: float) -> Activity:
     keys: dict[tuple[str, int], list[Span]] = {}
     for span in spans:
         seen: dict[str, int] = {}
-        before = ""
         for child in span.children:
-            # gaps correspond by what they come after, all others by name and number
-            key = before if child.name == OVERHEAD else child.name
-            number = seen[key] = seen.get(key, -1) + 1
-            keys.setdefault((child.name + before if child.name == OVERHEAD else key, number), []).append(
-                child
-            )
-            before = child.name
-    children = [_merge(group, whole) for group in keys.values()]
+            number = seen[child.name] = seen.get(child.name, -1) + 1
+            keys.setdefault((child.name, number), []).append(child)
+    children = [_merge(group, whole) for group in keys.values() if 2 * len(group) >= len(spans)]
     children.sort(key=lambda child: child.start)
+    start = math.fsum(span.start for span in spans) / len(spans)
+    end = math.fsum(span.end for span in spans) / len(spans)
     return Activity(
         spans[0].name,
-        math.fsum(span.start for span in spans) / len(spans),
-        math.fsum(span.end for span in spans) / len(spans),
+        start,
+        end,
         mean,
         deviation,
         mean / whole if whole else 0.0,
         len(spans),
         tuple(span.duration for span in spans),
-        tuple(children),
+        tuple(_with_overhead(children, start, end, len(spans), whole)),
     )
+
+
+def _with_overhead(
+    children: Sequence[Activity], start: float, end: float, passes: int, whole: float
+) -> Iterator[Activity]:
+    """The children, and between them what none of them covers."""
+
+    def gap(begin: float, finish: float) -> Iterator[Activity]:
+        size = finish - begin
+        if size > SMALLEST_OVERHEAD:
+            yield Activity(OVERHEAD, begin, finish, size, None, size / whole if whole else 0.0, passes, ())
+
+    if not children:
+        return
+    at = start
+    for child in children:
+        yield from gap(at, child.start)
+        yield child
+        at = max(at, child.end)
+    yield from gap(at, end)
