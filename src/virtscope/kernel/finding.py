@@ -27,7 +27,7 @@ from virtscope.kernel.cache import KernelCache, Learned, guest_file
 from virtscope.kernel.kallsyms_places import Places, checked_places
 from virtscope.kernel.kernel import Kernel
 from virtscope.kernel.locate import MAX_IMAGE, Image, images
-from virtscope.kernel.paging import FRAME_MASK, LARGE, PRESENT, AddressSpace, entries
+from virtscope.kernel.paging import FRAME_MASK, LARGE, PRESENT, entries
 
 if TYPE_CHECKING:
     from virtscope.kernel.btf import Btf
@@ -219,7 +219,7 @@ def _remembered(memory: PhysicalMemory, cache: KernelCache) -> Found | None:
         found = Found(image, cache)
         _take(found, kernel)
         found.direct_map = _number(hint["direct_map"])
-        space = AddressSpace(memory, root, levels, "kernel")
+        space = image.address_space(memory, "kernel")
         if (
             found.file != hint["kernel"]
             or levels not in (4, 5)
@@ -391,7 +391,7 @@ def _direct_map(image: Image) -> int:
     It is the lowest mapping of the kernel's half (Documentation/arch/x86/x86_64/mm.rst), but for what some
     kernels map below it.
     """
-    space = AddressSpace(image.memory, image.root, image.levels, "kernel")
+    space = image.address_space(image.memory, "kernel")
     shift = 12 + 9 * (image.levels - 1)
     top = -1 << (shift + 9) & (1 << 64) - 1
     try:

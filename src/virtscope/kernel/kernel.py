@@ -19,7 +19,6 @@ from virtscope.errors import (
 from virtscope.kernel import collections
 from virtscope.kernel.declared import declared_struct
 from virtscope.kernel.layouts import StructLayout
-from virtscope.kernel.paging import AddressSpace
 from virtscope.kernel.records import Record
 from virtscope.memory.physical import PageCache
 
@@ -31,6 +30,7 @@ if TYPE_CHECKING:
     from virtscope.kernel.kallsyms import Kallsyms
     from virtscope.kernel.layouts import LayoutSource
     from virtscope.kernel.modules import Module
+    from virtscope.kernel.paging import AddressSpace
     from virtscope.kernel.structural import TaskShape
     from virtscope.memory.physical import PhysicalMemory
 
@@ -60,11 +60,10 @@ class Kernel:
         notes: sentences a user should see when results depend on them.
     """
 
-    arch = "x86_64"
-
     def __init__(self, found: Found) -> None:
         self._found = found
         self.image = found.image
+        self.arch = found.image.arch
         self.memory: PhysicalMemory = found.image.memory
         self.banner = found.banner
         self.release = found.banner.split(" ")[2]
@@ -73,7 +72,7 @@ class Kernel:
         self.has_symbols = found.kallsyms is not None
         self.notes: list[str] = list(found.notes)
         self._pages = PageCache(self.memory)
-        self._space = AddressSpace(self._pages, found.image.root, found.image.levels, "kernel")
+        self._space = found.image.address_space(self._pages, "kernel")
         self._layouts: dict[str, StructLayout] = {}
         self._addresses: dict[str, int | None] = {}
         self._source: LayoutSource | None = None
@@ -96,20 +95,18 @@ class Kernel:
 
         Raises:
             NotMapped: part of the range is not mapped.
-            CorruptData: `size` is more than any kernel object has.
+            CorruptData: `size` is negative, or more than any kernel object has.
         """
+        if not 0 <= size <= _MAX_READ:
+            raise CorruptData(f"kernel memory: {size} bytes at {address:#x} cannot be")
         physical = address - self.direct_map
         if not 0 <= physical < self._physical_end:
             if not 0 <= address - self._start < self._size:
-                if size > _MAX_READ:
-                    raise CorruptData(f"kernel memory: {size} bytes at {address:#x} are more than can be")
                 return self._space.read(address, size)
             physical = address - self._start + self._offset
         try:
             if (physical & 0xFFF) + size <= 4096:
                 return self._pages.read(physical, size)
-            if size > _MAX_READ:
-                raise CorruptData(f"kernel memory: {size} bytes at {address:#x} are more than can be")
             return self.memory.read(physical, size)
         except GuestMemoryError:
             raise NotMapped(
@@ -153,7 +150,7 @@ class Kernel:
         Raises:
             NotMapped: nothing is mapped at `pgd`.
         """
-        return AddressSpace(self._pages, self.translate(pgd), self.image.levels, "user memory")
+        return self.image.address_space(self._pages, "user memory", self.translate(pgd))
 
     def refresh(self) -> None:
         """Forget remembered pages and translations, so that what follows sees the guest as it is now.

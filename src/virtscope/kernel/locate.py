@@ -1,5 +1,9 @@
 """Where in guest-physical memory a Linux kernel is, on x86-64.
 
+What depends on the architecture is here and in `paging`: another one has an `images` of its own, whose images
+    know
+their page tables; the rest of `kernel` takes any `Image`.
+
 The kernel image is mapped once, 2 MiB aligned and linear, in the top 2 GiB of virtual addresses, by two
 tables that are part of the image itself: level3_kernel_pgt (its entry 510) and level2_kernel_pgt, whose first
 present entry is `_text` (arch/x86/kernel/head_64.S). Every page table root of the guest leads there. An
@@ -22,9 +26,18 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from virtscope.errors import GuestMemoryError, MemoryHole
-from virtscope.kernel.paging import FRAME_MASK, LARGE, NO_EXECUTE, PAGE_SIZE, PRESENT, entries
+from virtscope.kernel.paging import (
+    FRAME_MASK,
+    LARGE,
+    NO_EXECUTE,
+    PAGE_SIZE,
+    PRESENT,
+    AddressSpace,
+    entries,
+)
 
 if TYPE_CHECKING:
+    from virtscope.kernel.paging import PhysicalReader
     from virtscope.memory.physical import PhysicalMemory
 
 _HUGE = 2 << 20
@@ -43,6 +56,7 @@ class Image:
     """A mapped kernel image.
 
     Attributes:
+        arch: as `uname -m`.
         memory: the guest-physical memory it is in.
         start: its first virtual address (`_text`).
         physical: the guest-physical address of `start`; the image is physically contiguous.
@@ -74,10 +88,16 @@ class Image:
         self.levels = levels
         self.found_by = ""
 
+    arch = "x86_64"
+
     @property
     def end(self) -> int:
         """The first virtual address behind it."""
         return self.start + self.size
+
+    def address_space(self, memory: PhysicalReader, name: str, root: int = 0) -> AddressSpace:
+        """The address space of the page table root at guest-physical `root`; 0: the kernel's own."""
+        return AddressSpace(memory, root or self.root, self.levels, name)
 
     def read(self, offset: int, size: int) -> bytes:
         """`size` bytes at `offset` from the start; fewer at the end of the image.

@@ -118,6 +118,10 @@ def test_what_is_not_there() -> None:
         kernel.record("thing", 0x1000)
     with pytest.raises(NotMapped):
         kernel.read(at(0) + (20 << 20), 8)
+    for size in (-1, 1 << 40):
+        with pytest.raises(CorruptData, match="cannot be"):
+            kernel.read(at(0), size)
+    assert kernel.read(at(0), 0) == b""
     with pytest.raises(UnknownLayout):
         kernel.variable("linux_banner")
 
