@@ -106,7 +106,7 @@ def _open_one(path: str, format: str | None, reference: Reference | None = None)
             try:
                 format = probe(file.peek(0, 64))
             except UnsupportedFeature as error:
-                raise UnsupportedFeature("disk", f"{path}: {error.problem}") from None
+                raise UnsupportedFeature("disk", f"{file.name}: {error.problem}") from None
         if format == "raw":
             return RawImage(file, reference.start, reference.size) if reference else RawImage(file)
         return _opener(format, path)(file)
@@ -158,7 +158,11 @@ def _open_referred(reference: Reference, image: Image, role: str) -> Image:
     try:
         opened = _open_one(reference.path, reference.format, reference)
     except GuestNotFound:
-        raise GuestNotFound(f"{reference.path}, the {role} file of {image.name}, is not there") from None
+        from virtscope.block.source import printable
+
+        raise GuestNotFound(
+            f"{printable(reference.path)}, the {role} file of {image.name}, is not there"
+        ) from None
     if isinstance(reference.backing, bool):
         opened.references.pop("backing", None)
     elif reference.backing is not None:

@@ -15,6 +15,7 @@ import os
 import stat
 from typing import TYPE_CHECKING
 
+from virtscope.block.source import printable
 from virtscope.errors import BackingRefused, FormatError, UnsupportedFeature
 
 if TYPE_CHECKING:
@@ -63,17 +64,20 @@ def parse_reference(text: str, image_path: str, format: str | None = None) -> Re
         try:
             described = json.loads(text[5:])
         except (ValueError, RecursionError):
-            raise FormatError("disk", f"{image_path} names {text!r:.80}, which is no JSON") from None
+            raise FormatError(
+                "disk", f"{printable(image_path)} names {text!r:.80}, which is no JSON"
+            ) from None
         reference = _described(described, image_path, 0)
         reference.format = reference.format or format
         return reference
     if "\0" in text or not text:
-        raise FormatError("disk", f"{image_path} names the file {text!r:.80}, which cannot be")
+        raise FormatError("disk", f"{printable(image_path)} names the file {text!r:.80}, which cannot be")
     scheme, colon, rest = text.partition(":")
     if colon and "/" not in scheme:
         if scheme not in _FILE_DRIVERS:
             raise UnsupportedFeature(
-                "disk", f"{image_path} needs {text!r:.200}, and {scheme} is not a file of this host"
+                "disk",
+                f"{printable(image_path)} needs {text!r:.200}, and {scheme!r} is not a file of this host",
             )
         text = rest
     return Reference(os.path.join(os.path.dirname(image_path), text), format)
@@ -82,25 +86,29 @@ def parse_reference(text: str, image_path: str, format: str | None = None) -> Re
 def _described(node: object, image_path: str, depth: int) -> Reference:
     """The reference in a block device description, nested or with dotted keys."""
     if depth > _MAXIMUM_NESTING:
-        raise FormatError("disk", f"{image_path} describes its backing file in too many layers")
+        raise FormatError("disk", f"{printable(image_path)} describes its backing file in too many layers")
     if isinstance(node, str):
         raise UnsupportedFeature(
-            "disk", f"{image_path} names the block device {node!r:.80} of a running QEMU"
+            "disk", f"{printable(image_path)} names the block device {node!r:.80} of a running QEMU"
         )
     if not isinstance(node, dict):
-        raise FormatError("disk", f"{image_path} describes its backing file as {node!r:.80}")
+        raise FormatError("disk", f"{printable(image_path)} describes its backing file as {node!r:.80}")
     options = _nested(node)
     driver = options.get("driver", "file" if "filename" in options else None)
     name = options.get("filename")
     if isinstance(driver, str) and driver in _FILE_DRIVERS and isinstance(name, str):
         if "\0" in name or not name:
-            raise FormatError("disk", f"{image_path} names the file {name!r:.80}, which cannot be")
+            raise FormatError("disk", f"{printable(image_path)} names the file {name!r:.80}, which cannot be")
         return Reference(os.path.join(os.path.dirname(image_path), name.removeprefix("file:")))
     if "file" not in options:
-        raise UnsupportedFeature("disk", f"{image_path} needs a {driver!r:.40} device, which is not read")
+        raise UnsupportedFeature(
+            "disk", f"{printable(image_path)} needs a {driver!r:.40} device, which is not read"
+        )
     reference = _described(options["file"], image_path, depth + 1)
     if reference.format is not None:
-        raise UnsupportedFeature("disk", f"{image_path} has its backing file in layers that are not read")
+        raise UnsupportedFeature(
+            "disk", f"{printable(image_path)} has its backing file in layers that are not read"
+        )
     reference.format = driver if isinstance(driver, str) else None
     if driver == "raw":
         reference.start = _number(options.get("offset", 0), image_path)
@@ -132,7 +140,7 @@ def _number(value: object, image_path: str) -> int:
     except ValueError:
         number = -1
     if number < 0:
-        raise FormatError("disk", f"{image_path} gives {value!r:.40} for an offset or a size")
+        raise FormatError("disk", f"{printable(image_path)} gives {value!r:.40} for an offset or a size")
     return number
 
 
@@ -167,8 +175,9 @@ def check_allowed(
     ):
         return
     what = "outside of its own folder" if is_file else "which is a device"
+    image, file, folder = map(printable, (image_path, reference.path, folder))
     raise BackingRefused(
-        f"{image_path} was taken for {format} by its content, which a guest may have written, and names the"
-        f" {role} file {reference.path} {what}: allow that with --allow-backing {folder},"
-        f" or say that the image is {format} with --format {format}"
+        f"{image} was taken for {format} by its content, which a guest may have written, and names the {role}"
+        f" file {file} {what}: allow that with --allow-backing {folder}, or say that the image is {format} with"
+        f" --format {format}"
     )

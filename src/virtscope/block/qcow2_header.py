@@ -11,6 +11,7 @@ from virtscope.bitmatch import pattern
 from virtscope.block.backing import parse_reference
 from virtscope.block.image import Snapshot
 from virtscope.block.records import parse_record, read_record
+from virtscope.block.source import printable
 from virtscope.errors import FormatError, UnsupportedFeature
 
 if TYPE_CHECKING:
@@ -249,4 +250,4 @@ def _feature_names(table: bytes, unknown: int) -> str:
             if feature.type == 0:
                 names[feature.bit] = feature.name.rstrip(b"\0").decode(errors="replace")
     bits = [bit for bit in range(64) if unknown >> bit & 1]
-    return ", ".join(names.get(bit) or f"bit {bit}" for bit in bits)
+    return printable(", ".join(names.get(bit) or f"bit {bit}" for bit in bits))

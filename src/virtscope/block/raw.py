@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from virtscope.block.image import Image
-from virtscope.block.source import CachedSource
+from virtscope.block.source import CachedSource, printable
 from virtscope.errors import AccessDenied, FormatError, GuestNotFound, ReadFailed, UsageError
 
 if TYPE_CHECKING:
@@ -42,15 +42,16 @@ class HostFile(CachedSource):
     """
 
     def __init__(self, path: str) -> None:
+        name = printable(path)
         try:
             # Without O_NONBLOCK, a named pipe would wait here for its writer for ever.
             self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         except (FileNotFoundError, NotADirectoryError):
-            raise GuestNotFound(f"there is no file {path}") from None
+            raise GuestNotFound(f"there is no file {name}") from None
         except PermissionError:
-            raise AccessDenied(f"{path} may not be read by this user") from None
+            raise AccessDenied(f"{name} may not be read by this user") from None
         except (OSError, ValueError) as error:
-            raise ReadFailed(f"{path} cannot be opened: {_reason(error)}") from None
+            raise ReadFailed(f"{name} cannot be opened: {_reason(error)}") from None
         try:
             status = os.fstat(self._fd)
             self.is_device = stat.S_ISBLK(status.st_mode)
@@ -60,13 +61,13 @@ class HostFile(CachedSource):
                 size = status.st_size
             else:
                 kind = "a folder" if stat.S_ISDIR(status.st_mode) else "neither a file nor a block device"
-                raise UsageError(f"{path} is {kind}, not a disk image")
+                raise UsageError(f"{name} is {kind}, not a disk image")
         except BaseException:
             self.close()
             raise
         self.path = path
         self.identity = (status.st_rdev if self.is_device else status.st_dev, status.st_ino)
-        super().__init__(path, size)
+        super().__init__(name, size)
 
     def close(self) -> None:
         """Close the file."""

@@ -305,3 +305,8 @@ def joined_extents(extents: Iterable[Extent]) -> Iterator[Extent]:
         start, length, kind = offset, size, is_zero
     if length:
         yield start, length, kind
+
+
+def printable(text: str) -> str:
+    """A name for a message: what is not printable in it is escaped, for a disk may have written it."""
+    return text if text.isprintable() else text.encode("unicode_escape").decode("ascii")

@@ -41,7 +41,8 @@ _TOKEN = re.compile(
     re.VERBOSE | re.DOTALL,
 )
 _ITEM = re.compile(
-    r"""(?:[\s,]|\#[^\n]*+)*+(?:(?P<integer>-?[0-9]+)|"(?P<string>[^"\\]*+(?:\\.[^"\\]*+)*+)"|(?P<close>\]))""",
+    r"""(?:[\s,]|\#[^\n]*+)*+
+    (?:(?P<integer>-?[0-9]+)|"(?P<string>[^"\\]*+(?:\\.[^"\\]*+)*+)"|(?P<close>\]))""",
     re.VERBOSE | re.DOTALL,
 )
 _ESCAPE = re.compile(r"\\(.)", re.DOTALL)

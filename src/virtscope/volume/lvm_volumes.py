@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from virtscope.block.source import BlockSource, Mapped, Slice
+from virtscope.block.source import BlockSource, Mapped, Slice, printable
 from virtscope.errors import FormatError, UnsupportedFeature
 from virtscope.volume import lvm_text
 from virtscope.volume.raid import LAYOUTS, Mirrored, Missing, Parity, Raid10, Striped
@@ -148,7 +148,7 @@ class VolumeGroup:
         for key, pv in listed.items():
             if not isinstance(pv, dict):
                 continue
-            uuid = lvm_text.string(pv, "id")
+            uuid = printable(lvm_text.string(pv, "id"))
             start = lvm_text.integer(pv, "pe_start", 0) * _SECTOR
             size = lvm_text.integer(pv, "pe_count", 0) * self.extent_size
             if size > _LARGEST or start > _LARGEST:
@@ -156,7 +156,7 @@ class VolumeGroup:
             volume = there.get(uuid)
             if volume is None:
                 self.missing.append(uuid)
-                hint = lvm_text.string(pv, "device", "unknown device")
+                hint = printable(lvm_text.string(pv, "device", "unknown device"))
                 why = f"the physical volume {uuid} of volume group {self.name} (once {hint}) is not there"
                 self.notes.append(why)
                 self._areas[key] = Missing(key, size, why)
@@ -324,7 +324,8 @@ class VolumeGroup:
         mode = described.get("cache_mode", segment.get("cache_mode", "unknown"))
         if mode not in ("writethrough", "passthrough"):
             raise UnsupportedFeature(
-                "LVM2", f"{label} is behind a cache in mode {mode}, which may hold what the volume has not"
+                "LVM2",
+                f"{label} is behind a cache in mode {mode!r:.40}, which may hold what the volume has not",
             )
         return self._content(lvm_text.string(segment, "origin"))
 

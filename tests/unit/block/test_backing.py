@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from virtscope.block.backing import check_allowed, parse_reference
+from virtscope.block.raw import HostFile
 from virtscope.errors import BackingRefused, UnsupportedFeature, VirtscopeError
 
 
@@ -111,3 +112,14 @@ def test_a_link_does_not_lead_out_of_the_folder(tmp_path: Path) -> None:
     top = str(own / "top")
     with pytest.raises(BackingRefused):
         check_allowed(parse_reference("base", top), top, "qcow2", "backing", ())
+
+
+def test_names_from_a_disk_are_escaped_in_messages(tmp_path: Path) -> None:
+    top = str(tmp_path / "top")
+    reference = parse_reference("../x\n\x1b[31mred", top)
+    with pytest.raises(BackingRefused) as caught:
+        check_allowed(reference, top, "qcow2", "backing", ())
+    assert str(caught.value).isprintable()
+    with pytest.raises(VirtscopeError) as missing:
+        HostFile(reference.path)
+    assert str(missing.value).isprintable()
