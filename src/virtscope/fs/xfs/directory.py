@@ -4,7 +4,7 @@
     block         one directory block: the entries, and the index at its end
     leaf, node    blocks of entries in the file's first 32 GiB, the index in blocks behind them
 
-Listing reads the entries and needs no index. A look-up of a name in a large directory uses it (`lookup`).
+Listing reads the entries and needs no index. A look-up of a name in a large directory uses it (`index`).
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from virtscope.errors import FormatError
 from virtscope.fs.filesystem import Entry
+from virtscope.fs.xfs.index import places_of
 from virtscope.fs.xfs.inode import FORMAT_LOCAL
 from virtscope.fs.xfs.superblock import FORMAT
 
@@ -67,6 +68,38 @@ def entries(blocks: ForkBlocks, inode: LoadedInode, superblock: SuperBlock) -> I
         for _, name, number, kind in _block_entries(data, offset, inode.number, superblock):
             if name not in (b".", b".."):
                 yield Entry(name, number, FILE_TYPES[kind] if kind < len(FILE_TYPES) else None)
+
+
+def lookup(blocks: ForkBlocks, inode: LoadedInode, superblock: SuperBlock, name: bytes) -> int | None:
+    """The inode that `name` names in a directory; None if there is no such name.
+
+    Raises:
+        FormatError: the directory is damaged.
+    """
+    if superblock.ignores_case:
+        folded = name.lower()
+        return next((e.inode for e in entries(blocks, inode, superblock) if e.name.lower() == folded), None)
+    if inode.core.di_format != FORMAT_LOCAL and inode.core.di_size > blocks.block_size:
+        places = places_of(blocks, superblock, name, LEAF_OFFSET)
+        if places is not None:
+            return _at_places(blocks, superblock, inode.number, name, places)
+    return next((e.inode for e in entries(blocks, inode, superblock) if e.name == name), None)
+
+
+def _at_places(
+    blocks: ForkBlocks, superblock: SuperBlock, inode: int, name: bytes, places: list[int]
+) -> int | None:
+    """The inode of the entry called `name` among those at `places`."""
+    for place in places:
+        within = place & (blocks.block_size - 1)
+        offset, data = blocks.read(place - within, blocks.block_size)
+        _, end = _bounds(data, offset, inode, superblock)
+        if within + 9 > end:
+            raise _damaged(inode, "its index leads to no entry", offset + within)
+        number, length = _ENTRY.unpack_from(data, within)
+        if data[within + 9 : within + 9 + length] == name:
+            return int(number)
+    return None
 
 
 def _short_entries(inode: LoadedInode, has_types: bool) -> Iterator[Entry]:

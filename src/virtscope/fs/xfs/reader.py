@@ -69,6 +69,11 @@ class XfsFilesystem(Filesystem):
         loaded = self._directory(inode)
         return directory.entries(self._directory_blocks(loaded), loaded, self.superblock)
 
+    def lookup(self, inode: int, name: bytes) -> int | None:
+        """As of `Filesystem`; where the filesystem ignores the case of names, so does this."""
+        loaded = self._directory(inode)
+        return directory.lookup(self._directory_blocks(loaded), loaded, self.superblock, name)
+
     def readlink(self, inode: int) -> bytes:
         """As of `Filesystem`."""
         loaded = self.load(inode)
