@@ -178,6 +178,6 @@ def check_allowed(
     image, file, folder = map(printable, (image_path, reference.path, folder))
     raise BackingRefused(
         f"{image} was taken for {format} by its content, which a guest may have written, and names the {role}"
-        f" file {file} {what}: allow that with --allow-backing {folder}, or say that the image is {format} with"
-        f" --format {format}"
+        f" file {file} {what}: allow that with --allow-backing {folder}, or say that the image is {format}"
+        f" with --format {format}"
     )
