@@ -36,7 +36,9 @@ def _run(args: argparse.Namespace) -> int:
             sandbox = service.sandbox_for(unit, {}, sandbox)
             args.command = list(unit.argv)
         if args.desktop:
-            sandbox = sandbox.with_options(display=args.desktop)
+            from virtscope.sandbox import desktop
+
+            sandbox = desktop.display(sandbox, args.desktop)
         if args.dry_run:
             print(sandbox.dry_run())
             return OK

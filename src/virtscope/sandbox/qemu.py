@@ -234,7 +234,7 @@ def command_line(
         args += ["-chardev", f"socket,id=monitor,fd={monitor}", "-mon", "chardev=monitor,mode=control"]
     if definition.display is not None:
         args += ["-device", "virtio-vga,xres=1280,yres=800", "-device", f"virtio-tablet-{bus}"]
-        args += ["-device", f"virtio-keyboard-{bus}", "-vnc", definition.display]
+        args += ["-device", f"virtio-keyboard-{bus}", "-vnc", definition.display.replace(",", ",,")]
     return args
 
 
