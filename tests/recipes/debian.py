@@ -22,7 +22,7 @@ from tests.recipes.ext4 import mounted, run
 SUITE = "bookworm"
 LARGE = 500_000_000
 _SIZE = 10 << 30
-_ROOT = 4 << 30
+_ROOT = 2 << 30
 _BOOT = 64 << 20
 
 
@@ -82,7 +82,7 @@ def _make(target: Path) -> None:
             "echo 'devices { obtain_device_list_from_udev = 0 use_devicesfile = 0 }"
             " activation { udev_sync = 0 udev_rules = 0 monitoring = 0 }' > /etc/lvm/lvm.conf; "
             f"lvm vgcreate vg /dev/vda2 && lvm lvcreate -y -W n -L {_ROOT >> 20}m -n root vg && "
-            "dd if=/dev/vdb of=/dev/vda1 bs=1M && dd if=/dev/vdc of=/dev/vg/root bs=1M conv=sparse && sync",
+            "dd if=/dev/vdb of=/dev/vda1 bs=1M && dd if=/dev/vdc of=/dev/vg/root bs=1M && sync",
             timeout=500,
         )
     run("qemu-img", "convert", "-O", "qcow2", str(disk), str(target / "lvm.qcow2"))
