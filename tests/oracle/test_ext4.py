@@ -10,6 +10,7 @@ import pytest
 
 from tests.recipes import ext4
 from virtscope.block import open_image
+from virtscope.errors import UnsupportedFeature
 from virtscope.fs import identify, open_filesystem
 from virtscope.fs.ext4.inode import words_of
 from virtscope.fs.filesystem import Filesystem, Stat
@@ -120,3 +121,25 @@ def test_identity(made: ext4.Image) -> None:
     assert f"\nTYPE={identity.kind}\n" in told
     assert identity.uuid == ext4.UUID
     assert identity.label == ext4.LABEL
+
+
+@pytest.mark.parametrize("unsigned", [False, True])
+def test_encrypted_names_are_as_the_kernel_shows_them_without_the_key(unsigned: bool) -> None:
+    image = ext4.encrypted(unsigned)
+    filesystem = opened(image)
+    tree = Tree(filesystem)
+
+    ours = {os.fsdecode(node.path[1:]): node for _, inside in tree.walk(tree.root) for node in inside}
+
+    assert ours.keys() | {""} == image.files.keys()
+    for path, node in ours.items():
+        found = node.stat()
+        theirs = image.files[path]
+        assert (found.inode, found.mode, found.size) == (theirs["inode"], theirs["mode"], theirs["size"])
+        assert ("encrypted" in found.flags) == (path not in ("plain", "lost+found"))
+        assert tree.resolve(node.path, follow=False).inode == found.inode
+        if found.kind == "symbolic link":
+            assert os.fsdecode(filesystem.readlink(node.inode)) == theirs["target"]
+        if found.kind == "file" and path != "plain" and found.size:
+            with pytest.raises(UnsupportedFeature, match="is encrypted"):
+                node.open().read()

@@ -117,6 +117,16 @@ def crashed(name: str) -> Image:
     return load(kept(f"crashed-{name}", lambda target: _make_crashed(name, target)))
 
 
+def encrypted(unsigned: bool = False) -> Image:
+    """An image with an encrypted directory, and what the kernel says without the key.
+
+    Args:
+        unsigned: whether names are hashed as on machines where bytes are unsigned.
+    """
+    name = "encrypted-unsigned" if unsigned else "encrypted"
+    return load(kept(name, lambda target: _make_encrypted(target, unsigned)))
+
+
 def kept(name: str, make: Callable[[Path], None]) -> Path:
     """The folder `name` of this recipe, filled by `make` once."""
     need_mounts()
@@ -225,7 +235,10 @@ def hashed_from(size: int) -> int:
 
 
 def _flags(path: bytes) -> int:
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    except OSError:  # encrypted
+        return 0
     try:
         value: int = struct.unpack("<I", fcntl.ioctl(descriptor, _GETFLAGS, bytes(8))[:4])[0]
         return value
@@ -281,6 +294,42 @@ def _make_small(name: str, target: Path) -> None:
             _copy(path, target / "copy.img")
     if name.endswith("dirty"):
         (target / "copy.img").rename(path)
+
+
+_ADD_ENCRYPTION_KEY = 0xC0506617
+_SET_ENCRYPTION_POLICY = 0x800C6613
+_AES_256_XTS, _AES_256_CTS, _PADDED_TO_32 = 1, 4, 3
+
+
+def _make_encrypted(target: Path, unsigned: bool) -> None:
+    target.mkdir()
+    path = target / "disk.img"
+    format_image(path, "32M", "-t", "ext4", "-b", "1024", "-O", "encrypt")
+    if unsigned:
+        run("debugfs", "-w", "-R", "set_super_value flags 2", str(path))
+    with mounted(path) as top:
+        descriptor = os.open(top, os.O_RDONLY)
+        asked = bytearray(struct.pack("<II32xII32x", 2, 0, 64, 0) + _words(99, 64))
+        try:
+            fcntl.ioctl(descriptor, _ADD_ENCRYPTION_KEY, asked)
+        except OSError as error:
+            pytest.skip(f"hardware: this kernel cannot encrypt files: {error}")
+        finally:
+            os.close(descriptor)
+        for name in ("large", "one-block"):
+            (top / name).mkdir()
+            descriptor = os.open(top / name, os.O_RDONLY)
+            policy = struct.pack("<BBBB4x", 2, _AES_256_XTS, _AES_256_CTS, _PADDED_TO_32) + asked[8:24]
+            fcntl.ioctl(descriptor, _SET_ENCRYPTION_POLICY, policy)
+            os.close(descriptor)
+        for index in range(100):
+            (top / "large" / f"{index}-{'z' * (index * 2)}").write_bytes(b"secret" * index)
+        (top / "one-block" / "directory").mkdir()
+        (top / "one-block" / "directory" / "file").write_bytes(b"secret")
+        (top / "one-block" / "link").symlink_to("file")
+        (top / "one-block" / "long-link").symlink_to("file/" * 40)
+        (top / "plain").write_bytes(b"not secret")
+    keep_account(path, target)
 
 
 def _make_crashed(name: str, target: Path) -> None:

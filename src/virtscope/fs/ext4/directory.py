@@ -25,6 +25,9 @@ DirectoryEntry = pattern(
 HEAD = struct.Struct("<IHBB")
 HEAD_SIZE = HEAD.size
 _LARGE_BLOCK = 1 << 16
+_HASHES = struct.Struct("<II")
+HASH_VERSION_OFFSET = 28
+"""Where the root of a hash tree says which hash it uses (dx_root.info.hash_version)."""
 
 KIND_OF_TYPE = (
     None,
@@ -39,13 +42,16 @@ KIND_OF_TYPE = (
 """The words for file_type; the first is for filesystems that do not keep it."""
 
 
-def entries_of(data: bytes, start: int, directory: int) -> Iterator[tuple[bytes, int, int, int]]:
+def entries_of(
+    data: bytes, start: int, directory: int, encrypted: bool = False
+) -> Iterator[tuple[bytes, int, int, int]]:
     """The entries in a block of a directory, `.` and `..` among them.
 
     Args:
         data: the block.
         start: where in it entries begin (inline directories begin with something else).
         directory: its inode, for messages.
+        encrypted: whether names may have any bytes.
 
     Returns:
         Name, inode, file type, and the offset of the entry in the block.
@@ -70,11 +76,18 @@ def entries_of(data: bytes, start: int, directory: int) -> Iterator[tuple[bytes,
             )
         if inode and name_length:
             name = data[name_at : name_at + name_length]
-            if b"/" in name or b"\0" in name:
+            if (b"/" in name or b"\0" in name) and not encrypted:
                 # The kernel refuses these, too; whoever joins paths must never see one.
                 raise _wrong(directory, "a name that cannot be", "name", position)
             yield name, inode, kind, position
         position = after
+
+
+def hash_in_entry(data: bytes, position: int) -> tuple[int, int]:
+    """The hashes behind the name of an entry, in directories that are both encrypted and casefolded."""
+    at = position + HEAD_SIZE + data[position + 6]
+    at += -at % 4
+    return (0, 0) if at + 8 > len(data) else _HASHES.unpack_from(data, at)
 
 
 def _wrong(directory: int, problem: str, field: str, offset: int) -> FormatError:

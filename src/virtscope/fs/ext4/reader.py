@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING
 from virtscope.errors import FormatError, UnsupportedFeature
 from virtscope.fs.ext4 import superblock as sb
 from virtscope.fs.ext4.blockmap import block_map_runs
-from virtscope.fs.ext4.directory import KIND_OF_TYPE, entries_of
+from virtscope.fs.ext4.directory import HASH_VERSION_OFFSET, KIND_OF_TYPE, entries_of, hash_in_entry
 from virtscope.fs.ext4.extents import extent_runs
 from virtscope.fs.ext4.groups import INODE_UNINIT, Groups
 from virtscope.fs.ext4.inode import (
     CASEFOLD_FL,
     ENCRYPT_FL,
     EXTENTS_FL,
+    INDEX_FL,
     INLINE_DATA_FL,
     OLD_SIZE,
     ROOT_INODE,
@@ -37,7 +38,7 @@ from virtscope.fs.ext4.xattrs import (
 from virtscope.fs.filesystem import Entry, FileExtent, Filesystem, Identity, Stat, Usage
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from virtscope.block.source import BlockSource
 
@@ -90,6 +91,8 @@ class Ext4(Filesystem):
         raw = Inode.parse(data, offset)
         extra = InodeExtra.parse(data, offset + OLD_SIZE) if self._with_extra else None
         size = size_of(raw, self._large_directories)
+        if raw.i_flags & ENCRYPT_FL and raw.i_mode & 0o170000 == 0o120000:
+            size = len(self.readlink(inode))  # as the kernel says, not what the encrypted target takes
         allocated = allocated_bytes(raw, self._huge_files, self.geometry.block_bits, size)
         return stat_of(inode, raw, extra, size, allocated)
 
@@ -99,16 +102,19 @@ class Ext4(Filesystem):
         if raw.i_mode & 0o170000 != 0o040000:
             raise FormatError("ext4", f"inode {inode} is no directory")
         has_types = self._has_types
+        shown = self._shown_names(inode, raw) if raw.i_flags & ENCRYPT_FL else None
         for data, start in self._directory_blocks(inode, raw):
-            for name, number, kind, _ in entries_of(data, start, inode):
+            for name, number, kind, place in entries_of(data, start, inode, shown is not None):
                 if name == b"." or name == b"..":
                     continue
+                if shown is not None:
+                    name = shown(name, data, place)
                 yield Entry(name, number, KIND_OF_TYPE[kind] if has_types and kind < _KINDS else None)
 
     def lookup(self, inode: int, name: bytes) -> int | None:
         """As of `Filesystem`."""
         raw = self._inode(inode)
-        if raw.i_flags & (ENCRYPT_FL | CASEFOLD_FL):
+        if raw.i_flags & ENCRYPT_FL:
             return super().lookup(inode, name)
         if raw.i_mode & 0o170000 != 0o040000:
             raise FormatError("ext4", f"inode {inode} is no directory")
@@ -119,6 +125,11 @@ class Ext4(Filesystem):
                 for found, number, _, _ in entries_of(data, start, inode):
                     if found == name:
                         return number
+        if raw.i_flags & CASEFOLD_FL:
+            from virtscope.fs.ext4.casefold import folded
+
+            wanted = folded(name)
+            return next((entry.inode for entry in self.entries(inode) if folded(entry.name) == wanted), None)
         return None
 
     def readlink(self, inode: int) -> bytes:
@@ -133,6 +144,10 @@ class Ext4(Filesystem):
             target = raw.i_block[:size]
         else:
             target = self._read(inode, raw, 0, size)
+        if raw.i_flags & ENCRYPT_FL:
+            from virtscope.fs.ext4.nokey import no_key_target
+
+            return no_key_target(target)
         return target.split(b"\0", 1)[0]
 
     def xattrs(self, inode: int) -> dict[str, bytes]:
@@ -301,6 +316,32 @@ class Ext4(Filesystem):
             for extent in self._map(inode, raw).extents(offset, offset + size)
         ]
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def _shown_names(self, inode: int, raw: Inode) -> Callable[[bytes, bytes, int], bytes]:
+        """What shows the names of an encrypted directory: from a name, its block and its place there."""
+        from virtscope.fs.ext4.dirhash import directory_hash
+        from virtscope.fs.ext4.nokey import no_key_name
+
+        superblock = self.superblock
+        unsigned = bool(superblock.s_flags & sb.FLAGS_UNSIGNED_HASH)
+        version = superblock.s_def_hash_version
+        if raw.i_flags & INDEX_FL and not raw.i_flags & INLINE_DATA_FL:
+            version = self._read(inode, raw, HASH_VERSION_OFFSET, 1)[0]
+        indexed = superblock.has_compat(sb.COMPAT_DIR_INDEX)
+        one_block = size_of(raw, self._large_directories) == self.geometry.block_size
+        indexed &= one_block or bool(raw.i_flags & (INDEX_FL | INLINE_DATA_FL))
+        in_entries = bool(raw.i_flags & CASEFOLD_FL)
+
+        def shown(name: bytes, data: bytes, place: int) -> bytes:
+            if in_entries:  # it cannot be computed without the key
+                return no_key_name(name, hash_in_entry(data, place))
+            if not indexed:
+                return no_key_name(name, (0, 0))
+            return no_key_name(
+                name, directory_hash(name, version, superblock.s_hash_seed, unsigned) or (0, 0)
+            )
+
+        return shown
 
     def _directory_blocks(self, inode: int, raw: Inode) -> Iterator[tuple[bytes, int]]:
         """The blocks of a directory, and where in them entries begin."""

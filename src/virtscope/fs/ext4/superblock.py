@@ -33,6 +33,8 @@ INCOMPAT_INLINE_DATA = 0x8000
 INCOMPAT_ENCRYPT = 0x10000
 INCOMPAT_CASEFOLD = 0x20000
 
+FLAGS_UNSIGNED_HASH = 0x2
+
 RO_COMPAT_SPARSE_SUPER = 0x1
 RO_COMPAT_LARGE_FILE = 0x2
 RO_COMPAT_BTREE_DIR = 0x4
@@ -66,8 +68,8 @@ _LARGEST_BLOCK_BITS = 16
 _DYNAMIC_REVISION = 1
 _OLD_INODE_SIZE = 128
 _OLD_FIRST_INODE = 11
-_MAXIMUM_GROUPS = 1 << 26
-"""2^32 inodes cannot have more groups than this with the 64 inodes a group has at least in practice."""
+_MAXIMUM_GROUPS = 1 << 22
+"""Half a pebibyte of 4 KiB blocks; their descriptors are read within a second."""
 
 
 class SuperBlock(Record):
