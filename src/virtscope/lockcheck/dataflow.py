@@ -26,7 +26,7 @@ from .summaries import Conditions, Outcome, Summary, outward, seen_value, simpli
 STATES = 40
 """How many states a block may have before they are joined by union."""
 STEPS = 60_000
-"""How many block visits a function may take before it is given up, and said so."""
+"""How many block visits a function may take (or 20 for each block) before it is given up, and said so."""
 
 
 def analyse(function: Function, rules: RuleSet, summaries: dict[str, Summary], entry: bool) -> Result:
@@ -56,13 +56,14 @@ class Flow(Effects):
         self.states[0][()] = {}
         self.parents[(0, ())] = None
         steps = 0
+        enough = max(STEPS, 20 * len(self.states))
         while work:
             number, locks = work.pop()
             if locks not in self.states[number]:
                 continue  # joined with others meanwhile
             steps += 1
-            if steps > STEPS:
-                self.result.problem = f"has too many paths to follow within {STEPS} steps"
+            if steps > enough:
+                self.result.problem = f"has too many paths to follow within {enough} steps"
                 return
             self.here = (number, locks)
             envs = self.block(number, Env(dict(locks), dict(self.states[number][locks])))

@@ -46,10 +46,10 @@ def inversions(
                 continue
             related = [p for a, b in steps for p in chain(functions, results, *edges[a][b])]
             key, edge = edges[steps[0][0]][steps[0][1]]
-            order = " -> ".join([*cycle, cycle[0]])
+            order = " -> ".join(map(_plain, [*cycle, cycle[0]]))
             what = f"locks are taken in both orders: {order}"
             function = functions[key]
-            names = tuple((n, "lock") for n in cycle)
+            names = tuple((_plain(n), "lock") for n in cycle)
             out.append(
                 Finding("lock-order", function.name, function.file, edge.line, what, names, tuple(related))
             )
@@ -71,9 +71,9 @@ def _declared(
                     continue
                 key, edge = found
                 function = functions[key]
-                what = f"{outer} is taken while {inner} is held; the rule set says {' before '.join(order)}"
+                what = f"{_plain(outer)} is taken while {_plain(inner)} is held; the rule set says {' before '.join(order)}"
                 related = tuple(chain(functions, results, key, edge))
-                names = ((inner, "lock"), (outer, "lock"))
+                names = ((_plain(inner), "lock"), (_plain(outer), "lock"))
                 out.append(
                     Finding("lock-order", function.name, function.file, edge.line, what, names, related)
                 )
@@ -83,7 +83,9 @@ def _declared(
 def chain(functions: dict[str, Function], results: dict[str, Result], key: str, edge: Edge) -> list[Place]:
     """Where the first lock of an edge is taken, and the calls that lead to the second."""
     function = functions[key]
-    out = [Place(function.file, edge.held_line or function.line, f"{function.name} holds {edge.held}")]
+    out = [
+        Place(function.file, edge.held_line or function.line, f"{function.name} holds {_plain(edge.held)}")
+    ]
     line, callee = edge.line, edge.callee
     for _ in range(20):
         if not callee:
@@ -94,8 +96,13 @@ def chain(functions: dict[str, Function], results: dict[str, Result], key: str, 
             return out
         function = functions[callee]
         line, callee, _ = result.summary.acquires[edge.taken]
-    out.append(Place(function.file, line, f"{function.name} takes {edge.taken}"))
+    out.append(Place(function.file, line, f"{function.name} takes {_plain(edge.taken)}"))
     return out
+
+
+def _plain(identity: str) -> str:
+    """A lock of the program for people: a static variable without its file."""
+    return identity.partition(":")[0]
 
 
 def _path(edges: dict[str, dict[str, tuple[str, Edge]]], start: str, goal: str) -> list[str] | None:

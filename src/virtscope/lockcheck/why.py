@@ -78,14 +78,16 @@ def explain(program: Program, finding: Finding, sources: Sources) -> list[Step]:
 def _place(flow: Flow, finding: Finding) -> tuple[int, Locks] | None:
     """The block and state in which a finding was made."""
     names = {name for name, _ in finding.variables}
+    wanted = (finding.kind, finding.line)
     if finding.kind == "exit-locked":
         for (line, locks), here in flow.endings.items():
             if line == finding.line and names & {shown(k) for k, s in locks if held(s)}:
                 return here
-    for (kind, line, key), here in flow.places.items():
-        if kind == finding.kind and line == finding.line and (shown(key) in names or root(key) in names):
+    found = [(key, here) for (kind, line, key), here in flow.places.items() if (kind, line) == wanted]
+    for key, here in found:
+        if shown(key) in names or root(key) in names:
             return here
-    return None
+    return found[0][1] if found else None
 
 
 def _block(

