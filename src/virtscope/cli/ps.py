@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 from virtscope.cli.command import Command, Example, Guests, Option
@@ -174,11 +173,15 @@ def _facts(args: argparse.Namespace) -> Facts:
     return facts
 
 
-@dataclass(frozen=True, slots=True)
-class _Branched(Process):
+class _Branched:
     """A process in a tree, with what is drawn before its command."""
 
-    branch: str = ""
+    def __init__(self, row: Process, branch: str) -> None:
+        self._row = row
+        self.branch = branch
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._row, name)
 
 
 class _Choice:
@@ -226,7 +229,7 @@ def _union(lists: Iterable[Iterable[Any]] | None) -> set[Any]:
     return {item for one in lists or () for item in one}
 
 
-def _rows(guest: Guest, args: argparse.Namespace) -> Iterator[Process]:
+def _rows(guest: Guest, args: argparse.Namespace) -> Iterator[Process | _Branched]:
     choice = _Choice(args)
     if choice.needs_types and not guest.kernel.has_types:
         raise UnknownLayout(
@@ -245,7 +248,7 @@ def _rows(guest: Guest, args: argparse.Namespace) -> Iterator[Process]:
     return _tree(chosen, args) if args.forest or args.hierarchy else chosen
 
 
-def _tree(rows: Iterator[Process], args: argparse.Namespace) -> Iterator[Process]:
+def _tree(rows: Iterator[Process], args: argparse.Namespace) -> Iterator[Process | _Branched]:
     """The processes below their parents; one whose parent is not among them begins a tree of its own."""
     problem: VirtscopeError | None = None
     threads: dict[int, list[Process]] = {}
@@ -272,7 +275,7 @@ def _tree(rows: Iterator[Process], args: argparse.Namespace) -> Iterator[Process
                 continue
             shown.add(pid)
             for row in threads[pid]:
-                yield row if args.json or args.jsonl else _branched(row, branch)
+                yield row if args.json or args.jsonl else _Branched(row, branch)
             offspring = children.get(pid, [])
             for number, child in enumerate(reversed(offspring)):
                 if args.hierarchy:
@@ -283,11 +286,6 @@ def _tree(rows: Iterator[Process], args: argparse.Namespace) -> Iterator[Process
                     pending.append((child, f"{below} \\_ ", f"{below}{' |  ' if number else '    '}"))
     if problem is not None:
         raise problem
-
-
-def _branched(row: Process, branch: str) -> Process:
-    values = {field.name: getattr(row, field.name) for field in fields(row)}
-    return _Branched(**values, branch=branch)
 
 
 COMMAND = Command(

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from virtscope.errors import CorruptData, NotMapped, UnknownLayout
 from virtscope.kernel.process_facts import FactReader
-from virtscope.kernel.task_state import stat_string
+from virtscope.kernel.task_state import EXIT_DEAD, stat_string
 from virtscope.kernel.tasks import threads_of, walk_tasks
 
 if TYPE_CHECKING:
@@ -392,8 +392,11 @@ class _Listing:
             now = self._kernel.record(self._layout, task.address)
         except NotMapped:
             return None
-        gone = now["pid"] != task["pid"] or (now.has("signal") and not now["signal"])
-        return None if gone else now
+        if now["pid"] != task["pid"]:
+            return None
+        # What is dead is in the list only until its parent is done with it; /proc does not find it any more.
+        is_dead = now.has("signal") and (not now["signal"] or now["exit_state"] == EXIT_DEAD)
+        return None if is_dead else now
 
     def _is_same(self, before: Record, now: Record) -> bool:
         return all(before[member] == now[member] for member in self._identity)

@@ -15,7 +15,9 @@ _REPORTED = 0x007F
 _LETTERS = "RSDTtXZP"
 """By the highest bit: none, interruptible, uninterruptible, stopped, traced, dead, zombie, parked."""
 
-PF_EXITING = 0x00000004
+EXIT_DEAD = 0x0010
+"""`task_struct.exit_state` of a task that nobody waits for any more."""
+
 PF_WQ_WORKER = 0x00000020
 PF_KTHREAD = 0x00200000
 
