@@ -71,7 +71,8 @@ def _declared(
                     continue
                 key, edge = found
                 function = functions[key]
-                what = f"{_plain(outer)} is taken while {_plain(inner)} is held; the rule set says {' before '.join(order)}"
+                rule = " before ".join(order)
+                what = f"{_plain(outer)} is taken while {_plain(inner)} is held; the rule set says {rule}"
                 related = tuple(chain(functions, results, key, edge))
                 names = ((_plain(inner), "lock"), (_plain(outer), "lock"))
                 out.append(

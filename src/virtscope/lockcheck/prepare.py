@@ -257,7 +257,11 @@ def _trim(out: Prepared) -> None:
         before = len(roots)
         for code in out.code:
             for ins in code:
-                if isinstance(ins, Set) and ins.operand[:1] not in '#?"@' and root(ins.target) in roots:
+                if not isinstance(ins, Set):
+                    continue
+                if ins.operand[:1] == "&" and root(ins.operand[1:]) in roots:
+                    roots.add(root(ins.target))  # what is written through it changes the other
+                if ins.operand[:1] not in '#?"@' and root(ins.target) in roots:
                     roots.add(root(ins.operand.removeprefix("&")))
                     wanted.add(ins.operand)
         if len(roots) == before:
