@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import struct
+from _thread import RLock
 from collections.abc import Callable, Iterator, Mapping
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -37,7 +38,6 @@ from .nodes import (
     Type,
     WithinType,
 )
-from .places import Unaligned
 from .text import DATA_FORMS, parse
 
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 Function = Callable[..., Any]
 _BUFFER = re.compile(r"(?<![\w.])(buf|offset)\b")
 _MAKES_RECORD = re.compile(r"r\d+ = _\w+\(\)$")
+_LOCK = RLock()
 PLACES = frozenset(("offset", "bit_offset", "remaining"))
 
 
@@ -89,6 +90,7 @@ class Compiled:
         self._structs = 0
         self._safe = False
         self._row: struct.Struct | None = None
+        self._draft: tuple[Reader, str] | None = None
         self._state = "new"
 
     # -- what the text says ----------------------------------------------------------------------------------
@@ -235,49 +237,41 @@ class Compiled:
 
     # -- layout ----------------------------------------------------------------------------------------------
 
-    def learn(self) -> None:
-        """Find out whether the size is fixed and whether the pattern ends with a byte."""
+    def learn(self, kind: str = "aligned") -> None:
+        """Find out whether the size is fixed and whether the pattern ends with a byte.
+
+        That takes writing one of its functions; with luck it is the one that is needed, of `kind`.
+        """
         if self._state != "new":
             return
         self._state = "learning"
         try:
-            reader = self._try("aligned")
-            if reader is not None and reader.moves_back and reader.state.base != reader.start:
+            reader = Reader(self, kind if kind in ("parse", "match") else "aligned")
+            place = self._body(reader)
+            if reader.moves_back and reader.state.base != reader.start:
+                # Only now is it known that the end is not where the last field ends.
                 self._needs_track = True
-            if reader is not None:
-                self._structs = reader.structs
-            else:
-                self._aligned = False
-                reader = self._walk("unaligned")
-                if reader.moves_back and reader.state.base != reader.start:
-                    self._needs_track = True
-            self._state = "known"
+                reader = Reader(self, reader.kind)
+                place = self._body(reader)
         except BaseException:
             self._state = "new"
             raise
-
-    def _try(self, kind: str) -> Reader | None:
-        try:
-            return self._walk(kind)
-        except Unaligned:
-            return None
-
-    def _walk(self, kind: str) -> Reader:
-        reader = Reader(self, kind)
-        reader.track = self._needs_track
-        reader.statements(self.statements, "r")
-        bits, _ = finish(reader)
-        self._bits = bits
-        return reader
+        self._state = "known"
+        self._bits = reader.size_bits
+        self._aligned = reader.ends_aligned
+        self._structs = reader.structs
+        self._draft = reader, place
 
     def static_bits(self) -> int | None:
         """The size in bits if it does not depend on the data (and not on the pattern itself)."""
-        self.learn()
+        with _LOCK:
+            self.learn()
         return self._bits if self._state == "known" else None
 
     def ends_aligned(self) -> bool:
         """Whether the pattern takes whole bytes. A pattern that contains itself must."""
-        self.learn()
+        with _LOCK:
+            self.learn()
         return self._aligned
 
     # -- functions -------------------------------------------------------------------------------------------
@@ -295,14 +289,15 @@ class Compiled:
         """The function of `kind`, compiled now if it has not been yet."""
         found = self.functions.get(kind)
         if found is None:
-            self.learn()
-            self.sources[kind] = ""
-            try:
-                found = self._make(kind)
-            finally:
-                if not self.sources[kind]:
-                    del self.sources[kind]
-            self.functions[kind] = found
+            with _LOCK:
+                self.learn(kind)
+                self.sources[kind] = ""
+                try:
+                    found = self._make(kind)
+                finally:
+                    if not self.sources[kind]:
+                        del self.sources[kind]
+                self.functions[kind] = found
         return found
 
     def _make(self, kind: str) -> Function:
@@ -321,20 +316,20 @@ class Compiled:
         assert isinstance(made, FunctionType)
         return made
 
+    def _write(self, kind: str) -> tuple[Reader, str]:
+        """The body of the function of `kind`, and code for the place behind the pattern."""
+        draft, self._draft = self._draft, None
+        if draft is not None and draft[0].kind == kind:
+            return draft
+        reader = Reader(self, kind)
+        return reader, self._body(reader)
+
     def _body(self, reader: Reader) -> str:
         reader.track = self._needs_track
         reader.indent = 1
         reader.line("r = R()")
         reader.statements(self.statements, "r")
-        try:
-            _, place = finish(reader)
-        except Unaligned:
-            if reader.kind == "aligned":
-                raise PatternError(
-                    self.name, "a pattern that contains itself must end with a byte", self.text, 0
-                ) from None
-            place = ""
-        return place
+        return finish(reader)
 
     def _once(self, reader: Reader) -> list[str]:
         """What a function that users call does first."""
@@ -365,8 +360,9 @@ class Compiled:
         return [*lines, f"if d > {runtime.MAX_DEPTH}:", f"    {fail if reader.watched else reader.fails[0]}"]
 
     def _inner(self, kind: str) -> tuple[str, dict[str, object]]:
-        reader = Reader(self, kind)
-        place = self._body(reader)
+        reader, place = self._write(kind)
+        if kind == "aligned" and not reader.ends_aligned:
+            raise PatternError(self.name, "a pattern that contains itself must end with a byte", self.text, 0)
         start = "start" if reader.in_bits else "offset"
         head = f"def {kind}(buf, {start}, end, c, d{self.given_args}):\n"
         prologue = "".join(f"    {line}\n" for line in self._depth(reader) + self._before(reader))
@@ -379,8 +375,7 @@ class Compiled:
         return Writer(self).function()
 
     def _top(self, kind: str) -> tuple[str, dict[str, object]]:
-        reader = Reader(self, kind)
-        self._body(reader)
+        reader, _ = self._write(kind)
         args = self.given_args
         keywords = "".join(f"{', *' if not index else ''}, {name}" for index, name in enumerate(self.givens))
         lines = [f"def {kind}(buf, offset=0, /{keywords}):"]

@@ -47,7 +47,6 @@ from .nodes import (
     Type,
     WithinType,
 )
-from .places import Unaligned
 
 if TYPE_CHECKING:
     from .compiler import Compiled
@@ -302,8 +301,8 @@ class Reader(Values):
         return emit_nested.read(self, type_, target)
 
 
-def finish(reader: Reader) -> tuple[int | None, str]:
-    """Go to the end of the pattern: its size in bits if that is fixed, and code for the place behind it."""
+def finish(reader: Reader) -> str:
+    """Go to the end of the pattern, learn what can be said of its size, and return code for the end."""
     state = reader.state
     if state.base == reader.start and not reader.closing:
         size = max(state.k, reader.high or 0)
@@ -315,13 +314,13 @@ def finish(reader: Reader) -> tuple[int | None, str]:
             size = reader.total
         reader.state = state._replace(k=size)
         reader.cover()
-        if reader.state.static and size & 7:
-            raise Unaligned
-        return size, reader.bits_at() if reader.in_bits else reader.byte_at()
+        reader.size_bits = size
+        reader.ends_aligned = not size & 7
+        return reader.byte_at() if reader.is_aligned() else reader.bits_at()
     reader.cover()
     place = reader.bits_at()
     if reader.track:
-        reader.line(f"high = max(high, {place})")
+        reader.note_high()
         place = "high"
         reader.fail_if(f"high > {reader.end_bits()}", "'fields that are all there'", "c.nothing")
     limits = reader.closing or (["size_end"] if reader.total is not None else [])
@@ -331,15 +330,13 @@ def finish(reader: Reader) -> tuple[int | None, str]:
         reader.fail_if(
             f"{place} > {limits[0]}{unit}", "'fields that fit the size of the pattern'", "c.nothing"
         )
-        return None, limits[0]
+        return limits[0]
     if reader.in_bits:
-        return None, place
-    if reader.track:
-        reader.fail_if("high & 7", "")
-        return None, "high >> 3"
-    if not reader.is_aligned():
-        raise Unaligned
-    return None, reader.byte_at()
+        return place
+    reader.ends_aligned = reader.is_aligned() and not reader.high_is_loose
+    if not reader.ends_aligned:
+        return place
+    return "high >> 3" if reader.track else reader.byte_at()
 
 
 def is_data(type_: Type) -> bool:

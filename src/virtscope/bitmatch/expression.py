@@ -64,6 +64,9 @@ class Value(Node):
     code: str
     is_int: bool = False
 
+    def __init__(self, code: str, is_int: bool = False) -> None:
+        self.__dict__ = {"code": code, "is_int": is_int}
+
 
 class Scope(Node):
     """The names an expression may use.

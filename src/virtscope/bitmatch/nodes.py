@@ -44,6 +44,9 @@ class IntType(Node):
     order: Order | None
     place: int
 
+    def __init__(self, bits: int, size: Expr | None, signed: bool, order: Order | None, place: int) -> None:
+        self.__dict__ = {"bits": bits, "size": size, "signed": signed, "order": order, "place": place}
+
 
 class FloatType(Node):
     """An IEEE 754 number of 16, 32 or 64 bits."""

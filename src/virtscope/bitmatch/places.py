@@ -37,10 +37,6 @@ class State(NamedTuple):
     covered: int
 
 
-class Unaligned(Exception):
-    """The pattern does not end with a byte, so no function for whole bytes can be made of it."""
-
-
 class Places(Source):
     """Writes code that moves through data.
 
@@ -67,6 +63,7 @@ class Places(Source):
         self.bit_order_said = False
         self.stream = MSB  # the bit order of what was read last
         self.high: int | None = None  # furthest place reached before moving back, in bits from the start
+        self.high_is_loose = False  # whether it may be where no byte begins
         self.track = False
         self.moves_back = False
         self.total: int | None = None
@@ -78,6 +75,8 @@ class Places(Source):
         self.stride: int | None = None  # of `each`, in bytes, when one struct reads the whole pattern
         self.single: tuple[str, str] | None = None
         self.structs = 0
+        self.size_bits: int | None = None  # of the whole pattern, known at its end
+        self.ends_aligned = True
         self.fails = [self.fail_code()]
         self.scope = self.new_scope(owner, {name: Value(f"v_{name}") for name in owner.givens})
 
@@ -147,6 +146,7 @@ class Places(Source):
         """Remember how far the pattern has reached, before the place changes."""
         if self.track:
             self.line(f"high = max(high, {self.bits_at()})")
+            self.high_is_loose = self.high_is_loose or not self.is_aligned()
 
     def cover(self) -> None:
         """Make sure that everything up to the current place exists."""
@@ -191,7 +191,8 @@ class Places(Source):
 
     def advance(self, size: int) -> None:
         """Pass over `size` bits."""
-        self.state = self.state._replace(k=self.state.k + size)
+        static, base, k, covered = self.state
+        self.state = State(static, base, k + size, covered)
 
     def save(self) -> tuple[int, State]:
         """What `restore` needs to write a loop once more in another way."""
