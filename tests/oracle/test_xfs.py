@@ -1,0 +1,146 @@
+"""XFS read by us and by the kernel: usage, and every file's metadata and content."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from typing import Any
+
+import pytest
+
+from tests.recipes import xfs
+from virtscope.block import open_image
+from virtscope.fs import identify, open_filesystem
+from virtscope.fs.filesystem import Filesystem, Stat
+from virtscope.fs.tree import Tree
+
+_PIECE = 1 << 20
+
+
+@pytest.fixture(params=[*xfs.VARIANTS, *xfs.SPECIAL])
+def made(request: pytest.FixtureRequest) -> xfs.Image:
+    name: str = request.param
+    return xfs.image(name) if name in xfs.VARIANTS else xfs.special(name)
+
+
+def opened(image: xfs.Image) -> Filesystem:
+    filesystem = open_filesystem(open_image(str(image.path), "raw"))
+    assert filesystem is not None
+    return filesystem
+
+
+def our_account(filesystem: Filesystem) -> dict[str, dict[str, Any]]:
+    tree = Tree(filesystem)
+    found = {"": account(filesystem, filesystem.root_inode)}
+    for _, inside in tree.walk(tree.root):
+        for node in inside:
+            found[os.fsdecode(node.path[1:])] = account(filesystem, node.inode)
+    return found
+
+
+def account(filesystem: Filesystem, inode: int) -> dict[str, Any]:
+    found = filesystem.stat(inode)
+    row: dict[str, Any] = {
+        "inode": found.inode,
+        "mode": found.mode,
+        "links": found.links,
+        "uid": found.uid,
+        "gid": found.gid,
+        "size": found.size,
+        "allocated": found.allocated,
+        "device": list(found.device or (0, 0)),
+        "accessed": found.accessed_ns,
+        "modified": found.modified_ns,
+        "changed": found.changed_ns,
+        "created": found.created_ns,
+        "xattrs": {name: value.hex() for name, value in sorted(filesystem.xattrs(inode).items())},
+    }
+    if found.kind == "file":
+        row["hash"] = _hash(filesystem, found)
+    if found.kind == "symbolic link":
+        row["target"] = os.fsdecode(filesystem.readlink(inode))
+    return row
+
+
+def _hash(filesystem: Filesystem, found: Stat) -> str:
+    digest = hashlib.sha1()
+    zeros = bytes(_PIECE)
+    reached = 0
+    for extent in filesystem.extents(found.inode):
+        assert extent.offset == reached
+        reached += extent.size
+        for start in range(0, extent.size, _PIECE):
+            size = min(_PIECE, extent.size - start)
+            data = (
+                zeros[:size] if extent.is_zero else filesystem.read(found.inode, extent.offset + start, size)
+            )
+            digest.update(data)
+    assert reached == found.size
+    return digest.hexdigest()
+
+
+def theirs(image: xfs.Image) -> dict[str, dict[str, Any]]:
+    """The kernel's account without what it shows twice: access control lists in XFS's own form."""
+    for row in image.files.values():
+        row["xattrs"] = {
+            name: value for name, value in row["xattrs"].items() if not name.startswith("trusted.SGI_ACL_")
+        }
+    return image.files
+
+
+def usage_of(filesystem: Filesystem) -> list[int]:
+    usage = filesystem.usage()
+    return [
+        usage.block_size,
+        usage.blocks,
+        usage.free_blocks,
+        usage.available_blocks,
+        usage.inodes,
+        usage.free_inodes,
+    ]
+
+
+def test_usage_is_what_statfs_gives(made: xfs.Image) -> None:
+    assert usage_of(opened(made)) == made.usage
+
+
+def test_every_file_is_as_the_kernel_shows_it(made: xfs.Image) -> None:
+    filesystem = opened(made)
+
+    ours = our_account(filesystem)
+
+    assert ours.keys() == theirs(made).keys()
+    for path, row in theirs(made).items():
+        assert ours[path] == row, path
+    assert not filesystem.notes
+
+
+def test_identity(made: xfs.Image) -> None:
+    identity = identify(open_image(str(made.path), "raw"))
+
+    assert (identity.kind, identity.uuid, identity.label) == ("xfs", xfs.UUID, xfs.LABEL)
+    assert identity.size is not None
+    assert 0 <= made.path.stat().st_size - identity.size < 1 << 20
+
+
+def test_all_inodes_are_listed(made: xfs.Image) -> None:
+    filesystem = opened(made)
+    named = {row["inode"] for row in made.files.values()}
+    inside = {2 + filesystem.root_inode - 1, filesystem.root_inode + 2}
+
+    found = list(filesystem.inodes())
+
+    assert found == sorted(set(found))
+    assert set(found) - named <= inside  # the bitmap and the summary of the realtime device
+    assert named <= set(found)
+
+
+def test_every_name_is_found_where_it_is_listed(made: xfs.Image) -> None:
+    filesystem = opened(made)
+    for path, row in made.files.items():
+        if path:
+            parent = made.files[os.path.dirname(path)]["inode"]
+            assert filesystem.lookup(parent, os.fsencode(os.path.basename(path))) == row["inode"], path
+    for folder in ("directories/with-3000", "directories/with-60", "names", ""):
+        if folder in made.files:
+            assert filesystem.lookup(made.files[folder]["inode"], b"there is no such name") is None
