@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import os
+import struct
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
+from tests.hostile.mutation import Overlay
 from tests.recipes import ext4
 from virtscope.block import open_image
-from virtscope.errors import UnsupportedFeature
+from virtscope.errors import FormatError, UnsupportedFeature
+from virtscope.fs import ext4 as ext4_module
 from virtscope.fs import identify, open_filesystem
-from virtscope.fs.ext4.inode import words_of
+from virtscope.fs.ext4.inode import Inode, file_acl, words_of
+from virtscope.fs.ext4.reader import Ext4
 from virtscope.fs.filesystem import Filesystem, Stat
 from virtscope.fs.tree import Tree
 
@@ -143,3 +148,54 @@ def test_encrypted_names_are_as_the_kernel_shows_them_without_the_key(unsigned: 
         if found.kind == "file" and path != "plain" and found.size:
             with pytest.raises(UnsupportedFeature, match="is encrypted"):
                 node.open().read()
+
+
+def test_every_checksum_of_sound_metadata_is_right(made: ext4.Image) -> None:
+    filesystem = ext4_module.open_filesystem(open_image(str(made.path), "raw"), verify=True)
+    tree = Tree(filesystem)
+
+    for _, inside in tree.walk(tree.root):
+        for node in inside:
+            filesystem.xattrs(node.inode)
+            list(filesystem.extents(node.inode))
+    assert {row["inode"] for row in made.files.values()} <= set(filesystem.inodes())
+
+
+@pytest.mark.parametrize("name", ["ext4-1k", "ext4-2k", "ext4-narrow"])
+def test_a_flipped_bit_is_noticed_when_verifying(name: str) -> None:
+    image = ext4.image(name)
+    source = open_image(str(image.path), "raw")
+    sound = ext4_module.open_filesystem(source)
+    geometry = sound.geometry
+    inode = image.files["attributes/inside-and-outside"]["inode"]
+    directory = image.files["names"]["inode"]
+    scattered = image.files["scattered/every-second-block"]["inode"]
+    data, start = sound._locate(inode)
+    table = sound.groups.group((inode - 1) // geometry.inodes_per_group).inode_table << geometry.block_bits
+    places: dict[int, Callable[[Ext4], object]] = {
+        1024 + 0x78: lambda filesystem: None,
+        geometry.descriptor_block(0) << geometry.block_bits: lambda filesystem: filesystem.stat(2),
+    }
+    if name != "ext4-narrow":
+        index = (inode - 1) % geometry.inodes_per_group * geometry.inode_size
+        places[table + index + 8] = lambda filesystem: filesystem.stat(inode)
+        first = next(sound.extents(directory)).disk_offset
+        assert first is not None
+        places[first + 100] = lambda filesystem: list(filesystem.entries(directory))
+        attributes = file_acl(Inode.parse(data, start)) << geometry.block_bits
+        places[attributes + 200] = lambda filesystem: filesystem.xattrs(inode)
+        node = extent_node(sound, scattered) << geometry.block_bits
+        places[node + 20] = lambda filesystem: list(filesystem.extents(scattered))
+    else:
+        del places[1024 + 0x78]  # only group descriptors have one
+    for place, ask in places.items():
+        flipped = bytes([source.read_at(place, 1)[0] ^ 0x40])
+        with pytest.raises(FormatError, match="checksum"):
+            ask(ext4_module.open_filesystem(Overlay(source, [(place, flipped)]), verify=True))
+
+
+def extent_node(filesystem: Ext4, inode: int) -> int:
+    """The first block of the extent tree of a file that has one."""
+    raw = Inode.parse(*filesystem._locate(inode))
+    low, high = struct.unpack_from("<IH", raw.i_block, 16)
+    return int(low | high << 32)

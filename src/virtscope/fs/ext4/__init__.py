@@ -25,12 +25,13 @@ def identify(source: BlockSource) -> Identity:
     return identity(read_superblock(source))
 
 
-def open_filesystem(source: BlockSource, *, replay: bool = True) -> Ext4:
+def open_filesystem(source: BlockSource, *, replay: bool = True, verify: bool = False) -> Ext4:
     """A reader.
 
     Args:
         source: the volume.
         replay: replay its journal in memory, if it was not unmounted.
+        verify: verify the checksums of metadata, where it has them.
 
     Raises:
         FormatError: the superblock is damaged.
@@ -40,14 +41,14 @@ def open_filesystem(source: BlockSource, *, replay: bool = True) -> Ext4:
 
     superblock = read_superblock(source)
     if not superblock.has_incompat(INCOMPAT_RECOVER) or not superblock.has_compat(COMPAT_HAS_JOURNAL):
-        return Ext4(source, superblock)
+        return Ext4(source, superblock, verify)
     if not replay:
-        filesystem = Ext4(source, superblock)
+        filesystem = Ext4(source, superblock, verify)
         filesystem.notes.append("it was not unmounted, and its journal was not replayed, as was asked for")
         return filesystem
     from virtscope.fs.ext4.replay import replayed
 
     found = replayed(source, superblock)
-    filesystem = Ext4(found.source, read_superblock(found.source))
+    filesystem = Ext4(found.source, read_superblock(found.source), verify)
     filesystem.notes = found.notes
     return filesystem

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from virtscope.block.source import BlockSource
+    from virtscope.fs.ext4.checksums import Checksums
     from virtscope.fs.ext4.superblock import Geometry
 
 GroupDescriptor32 = pattern(
@@ -52,9 +53,17 @@ class Group:
         inode_table: its first block.
         flags: bg_flags.
         unused_inodes: inodes at the end of the table that were never used.
+        inode_bitmap_checksum: as stored; of 16 bits in small descriptors.
     """
 
-    __slots__ = ("block_bitmap", "flags", "inode_bitmap", "inode_table", "unused_inodes")
+    __slots__ = (
+        "block_bitmap",
+        "flags",
+        "inode_bitmap",
+        "inode_bitmap_checksum",
+        "inode_table",
+        "unused_inodes",
+    )
 
     def __init__(self, data: bytes, offset: int, size: int) -> None:
         if size >= 64:
@@ -64,6 +73,9 @@ class Group:
             self.inode_table: int = wide.bg_inode_table_lo | wide.bg_inode_table_hi << 32
             self.unused_inodes: int = wide.bg_itable_unused_lo | wide.bg_itable_unused_hi << 16
             self.flags: int = wide.bg_flags
+            self.inode_bitmap_checksum: int = (
+                wide.bg_inode_bitmap_csum_lo | wide.bg_inode_bitmap_csum_hi << 16
+            )
         else:
             narrow = GroupDescriptor32.parse(data, offset)
             self.block_bitmap = narrow.bg_block_bitmap_lo
@@ -71,6 +83,7 @@ class Group:
             self.inode_table = narrow.bg_inode_table_lo
             self.unused_inodes = narrow.bg_itable_unused_lo
             self.flags = narrow.bg_flags
+            self.inode_bitmap_checksum = narrow.bg_inode_bitmap_csum_lo
 
 
 class Groups:
@@ -79,10 +92,12 @@ class Groups:
     Args:
         source: the volume.
         geometry: of the filesystem.
+        checksums: verifies them, if given.
     """
 
-    def __init__(self, source: BlockSource, geometry: Geometry) -> None:
+    def __init__(self, source: BlockSource, geometry: Geometry, checksums: Checksums | None = None) -> None:
         self._source = source
+        self._checksums = checksums
         self._geometry = geometry
         self._blocks: dict[int, bytes] = {}
 
@@ -101,7 +116,10 @@ class Groups:
             if len(self._blocks) >= _BLOCKS_KEPT:
                 self._blocks.clear()
             self._blocks[index] = data
-        group = Group(data, within * geometry.descriptor_size, geometry.descriptor_size)
+        place, size = within * geometry.descriptor_size, geometry.descriptor_size
+        if self._checksums is not None:
+            self._checksums.group(number, data[place : place + size])
+        group = Group(data, place, size)
         if not 0 < group.inode_table <= geometry.blocks_count - geometry.inode_table_blocks:
             raise FormatError(
                 "ext4",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from virtscope.errors import FormatError, UnsupportedFeature
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from virtscope.block.source import BlockSource
+    from virtscope.fs.ext4.checksums import Checksums
 
 _CHUNK_BITS = 16
 _CHUNKS_KEPT = 128
@@ -60,16 +62,26 @@ class Ext4(Filesystem):
     Args:
         source: the volume, with the journal replayed over it if that is wanted.
         superblock: of it.
+        verify: whether to verify the checksums of metadata, where it has them.
+
+    Raises:
+        FormatError: the superblock is damaged.
+        UnsupportedFeature: it uses a feature that is not read.
     """
 
     root_inode = ROOT_INODE
 
-    def __init__(self, source: BlockSource, superblock: sb.SuperBlock) -> None:
+    def __init__(self, source: BlockSource, superblock: sb.SuperBlock, verify: bool = False) -> None:
         super().__init__(source)
         self.superblock = superblock
         self.kind = superblock.kind
         self.geometry = sb.Geometry(superblock)
-        self.groups = Groups(source, self.geometry)
+        self._checksums: Checksums | None = None
+        if verify:
+            from virtscope.fs.ext4.checksums import Checksums
+
+            self._checksums = Checksums(source, superblock)
+        self.groups = Groups(source, self.geometry, self._checksums)
         self._large_directories = superblock.has_incompat(sb.INCOMPAT_LARGEDIR)
         self._huge_files = superblock.has_ro_compat(sb.RO_COMPAT_HUGE_FILE)
         self._has_types = superblock.has_incompat(sb.INCOMPAT_FILETYPE)
@@ -187,6 +199,9 @@ class Ext4(Filesystem):
             if uninitialized and group.flags & INODE_UNINIT:
                 continue
             bitmap = self.source.read_at(group.inode_bitmap << geometry.block_bits, -(-per_group // 8))
+            if self._checksums is not None:
+                wide = geometry.descriptor_size >= 64
+                self._checksums.inode_bitmap(number, bitmap, group.inode_bitmap_checksum, wide)
             bits = int.from_bytes(bitmap, "little") & (1 << per_group) - 1
             first = number * per_group + 1
             while bits:
@@ -210,6 +225,9 @@ class Ext4(Filesystem):
             if len(self._chunks) >= _CHUNKS_KEPT:
                 del self._chunks[next(iter(self._chunks))]
             self._chunks[key] = chunk
+        if self._checksums is not None:
+            start = place & (1 << _CHUNK_BITS) - 1
+            self._checksums.inode(inode, chunk[start : start + geometry.inode_size])
         return chunk, place & (1 << _CHUNK_BITS) - 1
 
     def _chunk(self, group: int, start: int) -> bytes:
@@ -238,7 +256,10 @@ class Ext4(Filesystem):
         yield from attributes_in_inode(self._space_behind(inode), inode)
         block = file_acl(raw)
         if block:
-            yield from attributes_in_block(self._block(block), inode)
+            data = self._block(block)
+            if self._checksums is not None:
+                self._checksums.attribute_block(block, data)
+            yield from attributes_in_block(data, inode)
 
     def _attribute_value(self, attribute: Attribute) -> bytes:
         """The value of an attribute that has an inode of its own."""
@@ -278,7 +299,8 @@ class Ext4(Filesystem):
         geometry = self.geometry
         size = size_of(raw, self._large_directories)
         if raw.i_flags & EXTENTS_FL:
-            runs = extent_runs(raw.i_block, self._block, geometry.blocks_count, inode)
+            read = self._block if self._checksums is None else partial(self._extent_node, inode, raw)
+            runs = extent_runs(raw.i_block, read, geometry.blocks_count, inode)
         else:
             runs = block_map_runs(
                 raw.i_block,
@@ -294,6 +316,13 @@ class Ext4(Filesystem):
                 self._maps.clear()
             self._maps[inode] = found
         return found
+
+    def _extent_node(self, inode: int, raw: Inode, number: int) -> bytes:
+        """A block of an extent tree, verified."""
+        block = self._block(number)
+        if self._checksums is not None:
+            self._checksums.extent_node(inode, raw.i_generation, block)
+        return block
 
     def _read(self, inode: int, raw: Inode, offset: int, size: int) -> bytes:
         """The bytes of a file, whatever it is."""
@@ -362,11 +391,11 @@ class Ext4(Filesystem):
                 data = self.source.read_at(
                     extent.disk_offset + start, min(_DIRECTORY_READ, extent.size - start)
                 )
-                if len(data) == block_size:
-                    yield data, 0
-                else:
-                    for place in range(0, len(data), block_size):
-                        yield data[place : place + block_size], 0
+                for place in range(0, len(data), block_size):
+                    block = data[place : place + block_size]
+                    if self._checksums is not None:
+                        self._checksums.directory_block(inode, raw.i_generation, block)
+                    yield block, 0
 
     def _journal_blocks(self) -> int:
         """The length of the journal inside the filesystem, 0 for none."""
