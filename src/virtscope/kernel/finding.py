@@ -143,6 +143,10 @@ class Found:
             },
         )
 
+    def release(self) -> None:
+        """Gives the symbol table and the type information back; they are read again when they are needed."""
+        self._symbols, self._types = None, None
+
     def _check(self, name: str, content: bytes) -> None:
         """Compares content with the hash that names what was learned from it, or takes its hash."""
         from hashlib import sha256

@@ -390,8 +390,10 @@ class Kernel:
         return self._found.cache.note
 
     def close(self) -> None:
-        """Keep what was learned of this kernel for the next run; the kernel stays usable."""
+        """Keep what was learned for the next run, give big tables back; the kernel stays usable."""
         self._found.save()
+        self._found.release()
+        self._pages.forget()
 
     def _read_part(self, address: int, size: int) -> bytes:
         """What is mapped of `size` bytes, from the start on; raises NotMapped when that is nothing."""
