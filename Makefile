@@ -50,7 +50,7 @@ format: $(VENV)/installed
 
 bench: $(VENV)/installed
 	@setup/debian-packages bench
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r bench/requirements.txt
 	$(BIN)/python -m bench
 
 docs: $(VENV)/installed

@@ -43,9 +43,7 @@ def main() -> int:
     """Run the demonstration; returns 0 only if every command did."""
     guest_kernel = kernel(KERNEL)
     if accelerator(guest_kernel) == "tcg":
-        say(
-            "KVM does not work on this machine: the guest runs in software emulation (TCG), so it boots slowly."
-        )
+        say("KVM does not work on this machine: the guest runs in software emulation, and boots slowly.")
     say(
         f"Booting a guest with Debian's kernel {guest_kernel.release}: no agent, no monitor, nothing special."
     )
