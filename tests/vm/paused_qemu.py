@@ -1,7 +1,7 @@
 """Real QEMU machines that never run an instruction: they start in a tenth of a second.
 
-Their memory is not empty: QEMU's loader device writes what the test wants where it wants, so QEMU itself says what
-must be read at a guest-physical address.
+Their memory is not empty: QEMU's loader device writes what the test wants where it wants, so QEMU itself says
+what must be read at a guest-physical address.
 """
 
 from __future__ import annotations
@@ -47,7 +47,9 @@ class PausedQemu:
     def footprint_kib(self) -> dict[str, int]:
         """What the process and the files it maps take in memory and on disk."""
         status = Path(f"/proc/{self.pid}/status").read_text().splitlines()
-        sizes = {line.split(":")[0]: int(line.split()[1]) for line in status if line.startswith(("VmRSS", "VmPTE"))}
+        sizes = {
+            line.split(":")[0]: int(line.split()[1]) for line in status if line.startswith(("VmRSS", "VmPTE"))
+        }
         fds = [os.stat(f"/proc/{self.pid}/fd/{fd}") for fd in os.listdir(f"/proc/{self.pid}/fd")]
         sizes["files"] = sum(status.st_blocks for status in fds) // 2
         return sizes
@@ -75,9 +77,7 @@ def paused_qemu(
         for address in marks:
             value = int.from_bytes(mark(address), "little")
             command += ["-device", f"loader,addr={address:#x},data={value:#x},data-len=8"]
-        process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, cwd=directory
-        )
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, cwd=directory)
         try:
             _wait_for(process, socket)
             yield PausedQemu(process, socket, directory)
