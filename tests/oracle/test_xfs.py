@@ -11,6 +11,7 @@ import pytest
 from tests.recipes import xfs
 from virtscope.block import open_image
 from virtscope.fs import identify, open_filesystem
+from virtscope.fs import xfs as xfs_reader
 from virtscope.fs.filesystem import Filesystem, Stat
 from virtscope.fs.tree import Tree
 
@@ -113,6 +114,23 @@ def test_every_file_is_as_the_kernel_shows_it(made: xfs.Image) -> None:
     for path, row in theirs(made).items():
         assert ours[path] == row, path
     assert not filesystem.notes
+
+
+def test_all_checksums_are_right(made: xfs.Image) -> None:
+    source = open_image(str(made.path), "raw")
+    filesystem = xfs_reader.open_filesystem(source, verify=True)
+
+    for inode in filesystem.inodes():
+        kind = filesystem.stat(inode).kind
+        filesystem.xattrs(inode)
+        if kind == "directory":
+            list(filesystem.entries(inode))
+            filesystem.lookup(inode, b"any name")
+        elif kind == "symbolic link":
+            filesystem.readlink(inode)
+        else:
+            list(filesystem.extents(inode))
+    filesystem.usage()
 
 
 def test_identity(made: xfs.Image) -> None:

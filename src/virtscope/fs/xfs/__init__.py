@@ -26,12 +26,13 @@ def identify(source: BlockSource) -> Identity:
     return read_superblock(source).identity()
 
 
-def open_filesystem(source: BlockSource, replay: bool = True) -> XfsFilesystem:
+def open_filesystem(source: BlockSource, *, replay: bool = True, verify: bool = False) -> XfsFilesystem:
     """A reader for the XFS filesystem in `source`.
 
     Args:
         source: the volume.
         replay: replay the log that a running or crashed guest left, in memory.
+        verify: verify the checksums of metadata, where it has them.
 
     Raises:
         FormatError: it is damaged beyond reading.
@@ -42,33 +43,35 @@ def open_filesystem(source: BlockSource, replay: bool = True) -> XfsFilesystem:
 
     superblock = read_superblock(source)
     check_features(superblock)
+    note = None
     if not superblock.sb_logstart:
         # Whether the counters of the superblock are right cannot be known: they are not believed.
-        filesystem = XfsFilesystem(source, superblock, is_clean=False)
-        filesystem.notes.append(
+        note = (
             "the log of this XFS filesystem is on a device of its own, which is not read; the newest changes "
             "may be missing"
         )
-        return filesystem
-    log = Log(source, superblock)
-    try:
-        extent = log.extent()
-    except FormatError as error:
-        filesystem = XfsFilesystem(source, superblock, is_clean=False)
-        filesystem.notes.append(f"{error.problem}; the newest changes may be missing")
-        return filesystem
-    if extent.is_clean:
-        return XfsFilesystem(source, superblock)
-    if not replay:
-        filesystem = XfsFilesystem(source, superblock, is_clean=False)
-        filesystem.notes.append(
-            "this XFS filesystem is in use or was not unmounted, and its log was not replayed; the newest "
-            "changes are missing"
-        )
+    else:
+        log = Log(source, superblock)
+        try:
+            extent = log.extent()
+        except FormatError as error:
+            note = f"{error.problem}; the newest changes may be missing"
+        else:
+            if extent.is_clean:
+                return XfsFilesystem(source, superblock, verify=verify)
+            if not replay:
+                note = (
+                    "this XFS filesystem is in use or was not unmounted, and its log was not replayed; the "
+                    "newest changes are missing"
+                )
+    if note is not None:
+        filesystem = XfsFilesystem(source, superblock, is_clean=False, verify=verify)
+        filesystem.notes.append(note)
         return filesystem
     from virtscope.fs.xfs.replay import Replay
 
     replayed = Replay(source, superblock, log, extent)
-    filesystem = XfsFilesystem(replayed.overlay, read_superblock(replayed.overlay), is_clean=False)
+    superblock = read_superblock(replayed.overlay)
+    filesystem = XfsFilesystem(replayed.overlay, superblock, is_clean=False, verify=verify)
     filesystem.notes += replayed.notes
     return filesystem

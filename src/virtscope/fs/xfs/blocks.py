@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from virtscope.errors import FormatError
+from virtscope.fs.xfs.checksums import VerifiedSource
 from virtscope.fs.xfs.superblock import FORMAT
 
 if TYPE_CHECKING:
@@ -54,6 +55,9 @@ class ForkBlocks:
         block, left = place >> bits, -(-size >> bits)
         first = -1
         pieces = []
+        # A directory block in several pieces has one checksum.
+        verified = self._source if isinstance(self._source, VerifiedSource) else None
+        source = self._source if verified is None else verified.parent
         index = bisect_right(self._starts, block) - 1
         while left > 0:
             extent = self._extents[index] if 0 <= index < len(self._extents) else None
@@ -66,11 +70,14 @@ class ForkBlocks:
             offset = self._superblock.offset_of(extent.fsblock + skipped)
             if first < 0:
                 first = offset
-            pieces.append(self._source.read_at(offset, count << bits))
+            pieces.append(source.read_at(offset, count << bits))
             block += count
             left -= count
             index += 1
-        return first, pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        if verified is not None:
+            verified.verify(first, data)
+        return first, data
 
     def directory_blocks(self, end: int) -> Iterator[tuple[int, int, bytes]]:
         """Place, offset on the disk and bytes of each block that there is before `end` bytes."""

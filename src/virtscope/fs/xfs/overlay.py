@@ -55,6 +55,12 @@ class Overlay(BlockSource):
             view = view[count:]
             offset += count
 
+    def covers(self, offset: int, size: int) -> bool:
+        """Whether any byte of a range may differ from those below."""
+        numbers = self._sorted()
+        index = bisect_left(numbers, offset >> _PAGE_BITS)
+        return index < len(numbers) and numbers[index] << _PAGE_BITS < offset + size
+
     def restore(self, offset: int, size: int) -> None:
         """Undo what was written to a range.
 

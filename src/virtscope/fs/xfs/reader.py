@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 _DIRECTORY, _FILE, _LINK = 0o040000, 0o100000, 0o120000
 _INODES_KEPT = 512
 _LONGEST_LINK = 1024
+_LONGEST_LINK_BYTES = 1 << 17
 _LINK_MAGIC = b"XSLM"
 _LINK_HEADER_SIZE = 56
 
@@ -32,6 +33,7 @@ class XfsFilesystem(Filesystem):
         source: the bytes it is in, with its log replayed over it if there was something to replay.
         superblock: its superblock.
         is_clean: whether its log is empty: the superblock's counters are right only then.
+        verify: verify the checksums of metadata, where it has them.
 
     Attributes:
         superblock: as given.
@@ -39,10 +41,18 @@ class XfsFilesystem(Filesystem):
 
     kind = FORMAT
 
-    def __init__(self, source: BlockSource, superblock: SuperBlock, *, is_clean: bool = True) -> None:
+    def __init__(
+        self, source: BlockSource, superblock: SuperBlock, *, is_clean: bool = True, verify: bool = False
+    ) -> None:
         super().__init__(source)
         self.superblock = superblock
         self.root_inode = superblock.sb_rootino
+        self._metadata = source
+        if verify and superblock.is_v5:
+            from virtscope.fs.xfs.checksums import VerifiedSource
+
+            self._metadata = VerifiedSource(source, superblock)
+            self._metadata.read_at(0, superblock.sb_sectsize)
         self._is_clean = is_clean
         self._inodes: dict[int, LoadedInode] = {}
         self._mapped: tuple[int, list[Extent], list[int]] = (0, [], [])
@@ -58,7 +68,7 @@ class XfsFilesystem(Filesystem):
 
     def usage(self) -> Usage:
         """As of `Filesystem`."""
-        return usage(self.source, self.superblock, is_clean=self._is_clean)
+        return usage(self._metadata, self.superblock, is_clean=self._is_clean)
 
     def stat(self, inode: int) -> Stat:
         """As of `Filesystem`."""
@@ -97,9 +107,9 @@ class XfsFilesystem(Filesystem):
         loaded = self.load(inode)
         blocks = None
         if loaded.attributes_start and loaded.core.di_aformat != FORMAT_LOCAL:
-            extents = read_extents(self.source, self.superblock, loaded, attributes=True)
+            extents = read_extents(self._metadata, self.superblock, loaded, attributes=True)
             size = self.superblock.sb_blocksize
-            blocks = ForkBlocks(self.source, self.superblock, inode, extents, size)
+            blocks = ForkBlocks(self._metadata, self.superblock, inode, extents, size)
             if not extents:
                 return {}
         return attributes.xattrs(blocks, loaded, self.superblock)
@@ -165,7 +175,7 @@ class XfsFilesystem(Filesystem):
 
     def inodes(self) -> Iterator[int]:
         """As of `Filesystem`."""
-        return groups.inodes(self.source, self.superblock)
+        return groups.inodes(self._metadata, self.superblock)
 
     def load(self, inode: int) -> LoadedInode:
         """An inode with its bytes.
@@ -182,7 +192,7 @@ class XfsFilesystem(Filesystem):
                 raise FormatError(FORMAT, f"there is no inode {inode}")
             slot = inode & ((1 << bits) - 1)
             offset = superblock.offset_of(fsblock) + (slot << superblock.sb_inodelog)
-            data = self.source.read_at(offset, superblock.sb_inodesize)
+            data = self._metadata.read_at(offset, superblock.sb_inodesize)
             loaded = LoadedInode(inode, offset, data, superblock)
             if not is_known_kind(loaded.core.di_mode):
                 raise FormatError(FORMAT, f"there is no inode {inode}", field="di_mode", offset=offset + 2)
@@ -200,7 +210,7 @@ class XfsFilesystem(Filesystem):
     def _directory_blocks(self, loaded: LoadedInode) -> ForkBlocks:
         size = self.superblock.sb_blocksize << self.superblock.sb_dirblklog
         extents = [] if loaded.core.di_format == FORMAT_LOCAL else self._extents(loaded)
-        return ForkBlocks(self.source, self.superblock, loaded.number, extents, size)
+        return ForkBlocks(self._metadata, self.superblock, loaded.number, extents, size)
 
     def _extents(self, loaded: LoadedInode) -> list[Extent]:
         """The extents of a data fork; those of the last file asked for are kept."""
@@ -219,7 +229,7 @@ class XfsFilesystem(Filesystem):
                 raise UnsupportedFeature(
                     FORMAT, f"the data of inode {loaded.number} is on a realtime device, which is not read"
                 )
-            found = read_extents(self.source, self.superblock, loaded)
+            found = read_extents(self._metadata, self.superblock, loaded)
             self._mapped = (loaded.number, found, [extent.file_block for extent in found])
         return found
 
@@ -232,7 +242,7 @@ class XfsFilesystem(Filesystem):
         for extent in extents[:3]:
             offset = self.superblock.offset_of(extent.fsblock)
             # The blocks of one extent share a header: it stands for what was written at once.
-            data = self.source.read_at(offset, min(extent.block_count << bits, _LONGEST_LINK + header_size))
+            data = self._metadata.read_at(offset, min(extent.block_count << bits, _LONGEST_LINK_BYTES))
             if header_size and data[:4] != _LINK_MAGIC:
                 raise FormatError(
                     FORMAT, f"no target of the link {loaded.number}", field="sl_magic", offset=offset
