@@ -79,8 +79,8 @@ _INDEX_MAGIC_OFFSET = 8
 _INDEX_LSN_PLACES = (24, 32)
 _SUPERBLOCK_META_UUID_OFFSET = 248
 
-# The log has inodes in the byte order of the machine that wrote it; magic to version and so on as in
-# `inode.Inode`, but for timestamps, which are one number (bigtime) or two.
+# The log has inodes in the byte order of the machine that wrote it; field for field as in `inode.Inode`, but
+# timestamps are one number (bigtime) or two. Version 2 ends before the chain of deleted inodes.
 _INODE_V2 = "HHBBHIIIHH6sHiiiiiiQQIIHBBIHHI"
 _INODE_V3 = "HHBBHIIIHHQ{time}{time}{time}QQIIHBBIHHI4sIQQQI12s{time}Q16s"
 _TIME, _BIG_TIME = "ii", "Q"
@@ -357,8 +357,7 @@ def _core_v3(inode: bytearray, logged: bytearray | memoryview, lsn: int, order: 
 
 def _core_v2(inode: bytearray, logged: bytearray | memoryview, order: str) -> bool:
     """Put the fixed part of a logged inode of version 1 or 2 into `inode`; False if the disk's is newer."""
-    layout = _INODE_V2[:-1]  # the chain of deleted inodes is not logged with it
-    values = list(struct.unpack_from(order + layout, logged))
+    values = list(struct.unpack_from(order + _INODE_V2, logged))
     flush_count = values[11]
     on_disk = int.from_bytes(inode[30:32], "big")
     if flush_count < on_disk and not (
@@ -366,5 +365,5 @@ def _core_v2(inode: bytearray, logged: bytearray | memoryview, order: str) -> bo
     ):
         return False
     values[10], values[11] = bytes(6), 0
-    inode[:_NEXT_UNLINKED_OFFSET] = struct.pack(">" + layout, *values)
+    inode[:_NEXT_UNLINKED_OFFSET] = struct.pack(">" + _INODE_V2, *values)
     return True
