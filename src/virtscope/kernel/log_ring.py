@@ -22,6 +22,7 @@ from virtscope.errors import CorruptData, UnknownLayout
 
 _RESERVED, _COMMITTED, _FINALIZED, _REUSABLE = range(4)
 _ID_MASK = (1 << 62) - 1
+_WORD = (1 << 64) - 1
 _NO_TEXT = 3
 """`NO_LPOS`: where the text of an empty record lies. (`FAILED_LPOS`, 1: its text could not be kept.)"""
 
@@ -187,10 +188,11 @@ def _block(read: Read, ring: Ring, layout: RingLayout, desc: bytes, id: int) -> 
     (end,) = struct.unpack_from("<Q", desc, layout.desc_next)
     if begin & 1:
         return b"" if begin == end == _NO_TEXT else None
-    size = 1 << ring.size_bits
-    if begin >> ring.size_bits == end - 1 >> ring.size_bits and begin < end:
-        start, length = begin & (size - 1), end - begin
-    elif (begin >> ring.size_bits) + 1 == end >> ring.size_bits:
+    # Positions count up without end, modulo 2^64; the first turn of the ring ends just there.
+    size, bits = 1 << ring.size_bits, ring.size_bits
+    if begin >> bits == (end - 1 & _WORD) >> bits and begin != end:
+        start, length = begin & (size - 1), end - begin & _WORD
+    elif (begin + size & _WORD) >> bits == end >> bits:
         # A block that does not fit behind the last one lies at the start of the ring.
         start, length = 0, end & (size - 1)
     else:

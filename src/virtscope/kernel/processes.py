@@ -239,6 +239,10 @@ def _batches(tasks: Iterator[Record]) -> Iterator[list[Record]]:
         raise problem
 
 
+def _counted(number: int) -> str:
+    return "1 process" if number == 1 else f"{number} processes"
+
+
 class _Listing:
     """One listing of a kernel's tasks: reads their facts, and reads again what changed meanwhile."""
 
@@ -316,13 +320,11 @@ class _Listing:
     def note_problems(self, rows: list[Process]) -> None:
         """Tell the user what could not be read."""
         for what, reasons in self._problems.items():
-            self._note(f"the {what} of {len(reasons)} processes could not be read: {reasons[0]}")
+            self._note(f"the {what} of {_counted(len(reasons))} could not be read: {reasons[0]}")
         if "command lines" in self._readers:
             absent = sum(row.args is None for row in rows) - len(self._problems.get("command lines", ()))
             if absent > 0:
-                self._note(
-                    f"the command lines of {absent} processes are not in the guest's memory (swapped out)"
-                )
+                self._note(f"the command lines of {_counted(absent)} are not in memory (swapped out)")
 
     def _thread_addresses(self, leader: Record) -> list[int]:
         def read() -> list[int]:
