@@ -20,6 +20,7 @@ from virtscope.sandbox import Sandbox, cache, runtime
 from virtscope.sandbox.session import Session
 
 SOCKET = "pool"
+WARM_PATIENCE = 60.0
 
 
 class LentMachine:
@@ -116,10 +117,10 @@ def serve(sandbox: Sandbox, count: int) -> int:
                 leash.close()
             if listener.fileno() in ready:
                 if not waiting:
-                    waiting.append(sandbox.start())
+                    waiting.append(_ready(sandbox))
                 _lend(listener, waiting, lent)
             elif len(waiting) < count:
-                waiting.append(sandbox.start())
+                waiting.append(_ready(sandbox))
     finally:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(path)
@@ -131,6 +132,17 @@ def serve(sandbox: Sandbox, count: int) -> int:
         listener.close()
         os.close(reader)
         os.close(writer)
+
+
+def _ready(sandbox: Sandbox) -> Session:
+    """A machine that has run a program once: the loader and the C library are in its memory."""
+    session = sandbox.start()
+    try:
+        session.run(["/bin/true"], timeout=WARM_PATIENCE)
+    except BaseException:
+        session.abandon()
+        raise
+    return session
 
 
 def _lend(listener: socket.socket, waiting: list[Session], lent: dict[socket.socket, Session]) -> None:

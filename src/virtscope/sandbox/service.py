@@ -20,6 +20,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from virtscope.errors import GuestNotFound, SandboxError, UsageError
 from virtscope.sandbox import Sandbox, process, runtime
@@ -264,7 +265,13 @@ class ServiceStore:
         raw = document.get("unit")
         if not isinstance(raw, dict):
             raise GuestNotFound(f"{name}: its description is damaged")
-        unit = Unit(**{key: tuple(value) if isinstance(value, list) else value for key, value in raw.items()})
+        fields: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in raw.items()
+        }
+        try:
+            unit = Unit(**fields)
+        except TypeError:
+            raise GuestNotFound(f"{name}: its description is of another version") from None
         images = document.get("images")
         paths = {k: str(self._path(name) / v) for k, v in images.items()} if isinstance(images, dict) else {}
         return unit, sandbox_for(unit, paths, Sandbox().on(str(document.get("backend"))))
