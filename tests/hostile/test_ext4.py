@@ -16,13 +16,18 @@ from virtscope.block import open_image
 from virtscope.block.source import BlockSource
 from virtscope.errors import FormatError, VirtscopeError
 from virtscope.fs import identify, open_filesystem
+from virtscope.fs.ext4 import fastcommit
 from virtscope.fs.ext4.blockmap import block_map_runs
 from virtscope.fs.ext4.extents import extent_runs
+from virtscope.fs.ext4.fastcommit import Tag
 from virtscope.fs.ext4.reader import Ext4
+from virtscope.fs.ext4.recovered import RecoveredExt4
+from virtscope.fs.ext4.superblock import read_superblock
 from virtscope.fs.ext4.xattrs import attributes_in_block, attributes_in_inode
 from virtscope.fs.filesystem import Filesystem
 
 _MOST_FILES = 400
+_NUMBERS = (0, 1, 2, 5, 11, 12, 13, 40, 127, 128, 1 << 31)
 
 
 class Repeated(BlockSource):
@@ -194,3 +199,25 @@ def test_a_superblock_again_and_again(small: BlockSource) -> None:
     # Everything there is looks like a superblock, and the disk seems to have no end.
     with alarm(20):
         look(Repeated(small.read_at(1024, 1024), 1 << 60))
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(
+        st.builds(
+            Tag,
+            st.integers(fastcommit.ADD_RANGE, fastcommit.INODE),
+            st.builds(
+                lambda numbers, rest: b"".join(number.to_bytes(4, "little") for number in numbers) + rest,
+                st.lists(st.sampled_from(_NUMBERS), min_size=4, max_size=4),
+                st.binary(min_size=128, max_size=300),
+            ),
+        ),
+        max_size=20,
+    )
+)
+def test_fast_commits_of_noise(tags: list[Tag]) -> None:
+    source = open_image(str(ext4.small("ext4")), "raw")
+    with alarm(5):
+        filesystem = RecoveredExt4(source, read_superblock(source), False, tags)
+        _look_around(filesystem)

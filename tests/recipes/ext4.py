@@ -296,6 +296,63 @@ def _make_small(name: str, target: Path) -> None:
         (target / "copy.img").rename(path)
 
 
+def fast_committed() -> Image:
+    """An image with fast commits in its journal, and what the kernel says after its recovery of a copy."""
+    return load(kept("fast-committed", _make_fast_committed))
+
+
+def _make_fast_committed(target: Path) -> None:
+    target.mkdir()
+    path = target / "disk.img"
+    options = ("-b", "1024", "-O", "fast_commit", "-J", "fast_commit_size=256")
+    format_image(path, "100M", "-t", "ext4", *options)
+    with mounted(path) as top:
+        folder = top / "d"
+        folder.mkdir()
+        for index in range(100):
+            (folder / f"old-{index}").write_bytes(_words(index, index * 100))
+        for name, size in (("grows", 5000), ("scattered", 1024), ("shrinks", 100_000), ("punched", 50_000)):
+            (top / name).write_bytes(_words(size, size))
+        os.sync()
+        _synchronize(top)
+        _write(folder / "new-1", 0, _words(1, 10_000))
+        _write(top / "grows", 5000, _words(2, 50_000))
+        for index in range(30):
+            _write(top / "scattered", index * 4096, _words(index, 1024))
+        _write(top / "shrinks", 0, b"short", 3000)
+        os.link(folder / "old-50", folder / "linked")
+        _write(folder / "old-50", 0, b"linked")
+        (folder / "old-1").unlink()
+        (folder / "old-99").unlink()
+        _write(folder / "new-2", 0, _words(3, 3000))
+        (folder / "old-7").rename(folder / "renamed")
+        _write(folder / "renamed", 0, b"renamed")
+        (folder / "never-committed").write_bytes(b"lost")
+        _copy(path, target / "copy.img")
+    (target / "copy.img").rename(path)
+    _recover(path, target)
+
+
+def _write(path: Path, offset: int, data: bytes, size: int | None = None) -> None:
+    """Change a file and have the change committed."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o640)
+    os.pwrite(descriptor, data, offset)
+    if size is not None:
+        os.ftruncate(descriptor, size)
+    os.fsync(descriptor)
+    os.close(descriptor)
+
+
+def _recover(path: Path, target: Path) -> None:
+    """Keep what the kernel says of an image once it has recovered a copy of it."""
+    recovered = target / "recovered.img"
+    _copy(path, recovered)
+    with mounted(recovered):
+        pass
+    keep_account(recovered, target)
+    recovered.unlink()
+
+
 _ADD_ENCRYPTION_KEY = 0xC0506617
 _SET_ENCRYPTION_POLICY = 0x800C6613
 _AES_256_XTS, _AES_256_CTS, _PADDED_TO_32 = 1, 4, 3
@@ -358,12 +415,7 @@ def _make_crashed(name: str, target: Path) -> None:
         (top / "never-synchronized").write_bytes(b"lost")
         _copy(path, target / "copy.img")
     (target / "copy.img").rename(path)
-    recovered = target / "recovered.img"
-    _copy(path, recovered)
-    with mounted(recovered):
-        pass
-    keep_account(recovered, target)
-    recovered.unlink()
+    _recover(path, target)
 
 
 def _synchronize(top: Path) -> None:

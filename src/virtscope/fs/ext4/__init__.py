@@ -49,6 +49,13 @@ def open_filesystem(source: BlockSource, *, replay: bool = True, verify: bool = 
     from virtscope.fs.ext4.replay import replayed
 
     found = replayed(source, superblock)
-    filesystem = Ext4(found.source, read_superblock(found.source), verify)
+    superblock = read_superblock(found.source)
+    if found.fast_commits:
+        from virtscope.fs.ext4.recovered import RecoveredExt4
+
+        filesystem = RecoveredExt4(found.source, superblock, verify, found.fast_commits)
+        found.notes.extend(filesystem.notes)
+    else:
+        filesystem = Ext4(found.source, superblock, verify)
     filesystem.notes = found.notes
     return filesystem

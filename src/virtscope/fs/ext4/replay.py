@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from virtscope.errors import FormatError
+from virtscope.fs.ext4.fastcommit import Tag, fast_commits
 from virtscope.fs.ext4.journal import MAGIC_BYTES, Journal
 from virtscope.fs.ext4.overlay import Logged, Overlay
 from virtscope.fs.ext4.reader import Ext4
@@ -21,12 +22,12 @@ class Replayed(NamedTuple):
         source: the volume, with what the journal has over it.
         notes: sentences for the user; grows when blocks of the journal turn out to be damaged as they are
             read.
-        journal: the journal, or None if it could not be read.
+        fast_commits: changes behind the last full transaction; `recovered.RecoveredExt4` applies them.
     """
 
     source: BlockSource
     notes: list[str]
-    journal: Journal | None
+    fast_commits: list[Tag]
 
 
 def replayed(source: BlockSource, superblock: SuperBlock) -> Replayed:
@@ -46,7 +47,7 @@ def replayed(source: BlockSource, superblock: SuperBlock) -> Replayed:
             f"it was not unmounted, and its journal is on another device (UUID {device}): not replayed, "
             "what is shown may be out of date"
         )
-        return Replayed(source, notes, None)
+        return Replayed(source, notes, [])
     bits = filesystem.geometry.block_bits
     try:
         file = filesystem.journal_file()
@@ -56,7 +57,7 @@ def replayed(source: BlockSource, superblock: SuperBlock) -> Replayed:
             f"it was not unmounted, and its journal cannot be replayed ({error}): "
             "what is shown may be out of date"
         )
-        return Replayed(source, notes, None)
+        return Replayed(source, notes, [])
 
     def read_logged(logged: Logged) -> bytes | None:
         data = source.read_at(logged.place, 1 << bits)
@@ -70,6 +71,11 @@ def replayed(source: BlockSource, superblock: SuperBlock) -> Replayed:
     if journal.transactions:
         count = f"{journal.transactions} transaction{'s' * (journal.transactions != 1)}"
         notes.append(f"it was not unmounted: {count} of its journal replayed in memory")
+    tags = []
+    if journal.fast_commit_blocks and journal.superblock.s_start:
+        tags = fast_commits(journal.fast_commits(), journal.end_sequence)
+    if tags:
+        notes.append(f"{len(tags)} changes of fast commits in its journal applied in memory")
     if journal.blocks:
-        return Replayed(Overlay(source, bits, journal.blocks, read_logged), notes, journal)
-    return Replayed(source, notes, journal)
+        return Replayed(Overlay(source, bits, journal.blocks, read_logged), notes, tags)
+    return Replayed(source, notes, tags)

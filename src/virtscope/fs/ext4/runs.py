@@ -32,18 +32,22 @@ class FileMap:
         runs: in ascending order, without overlap.
         size: of the file, in bytes.
         block_bits: the power of two that is the block size.
+
+    Attributes:
+        runs: as given, neighbours joined.
+        size: as given.
     """
 
-    __slots__ = ("_block_bits", "_runs", "_starts", "size")
+    __slots__ = ("_block_bits", "_starts", "runs", "size")
 
     def __init__(self, runs: Iterable[Run], size: int, block_bits: int) -> None:
-        self._runs = joined(runs)
-        self._starts = [run[0] for run in self._runs]
+        self.runs = joined(runs)
+        self._starts = [run[0] for run in self.runs]
         self._block_bits = block_bits
         self.size = size
 
     def __len__(self) -> int:
-        return len(self._runs)
+        return len(self.runs)
 
     def extents(self, start: int, end: int) -> Iterator[FileExtent]:
         """The extents between two offsets in the file, holes among them, cut to the file's size."""
@@ -52,7 +56,7 @@ class FileMap:
             return
         bits = self._block_bits
         index = max(bisect_right(self._starts, start >> bits) - 1, 0)
-        runs = self._runs
+        runs = self.runs
         position = start
         while position < end:
             if index == len(runs):

@@ -118,6 +118,7 @@ class SuperBlock(Record):
     s_reserved_gdt_blocks: int
     s_journal_uuid: bytes
     s_journal_inum: int
+    s_last_orphan: int
     s_hash_seed: tuple[int, ...]
     s_def_hash_version: int
     s_desc_size: int
