@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .checks import Checks
 from .findings import Place
-from .paths import lock_key, many, root, shape, weak
+from .paths import lock_key, many, root, shape, under, weak
 from .prepare import Call, bare
 from .results import Candidate
 from .rules import ANY, POSITIVE, ZERO, Effect
@@ -42,10 +42,21 @@ class Locking(Checks):
         if not trying:
             self.edges_to(env, line, self.identity(key), origin(via)[0])
         self.taken_at.setdefault(key, line)
+        self.look_again(env, key)
         env.locks[key] = "H" if now == "R" else status + via
         start = root(key)
         if key == start or key.startswith(start + "->"):
             self.learn(env, start, self.value(env, start) & ~ZERO or POSITIVE)
+
+    @staticmethod
+    def look_again(env: Env, key: str) -> None:
+        """What was not set before the lock was taken may be set by now (double-checked locking)."""
+        parent = key[: max(key.rfind("->"), key.rfind("."), 0)]
+        for name, mask in list(env.facts.items()):
+            if mask == ZERO and name[0] not in "~?%":
+                shared = name[0] == "@" and key[0] == "@"
+                if shared or (parent and name != parent and under(name, parent)):
+                    del env.facts[name]
 
     def unlock(self, env: Env, line: int, key: str, effect: Effect | None, via: str = "") -> None:
         """A lock is released."""

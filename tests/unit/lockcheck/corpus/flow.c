@@ -159,3 +159,27 @@ int old_style(n)
     pthread_mutex_unlock(&m);
     return 0;
 }
+
+struct lazy { int ready; struct node *map; pthread_mutex_t lock; };
+
+void double_checked(struct lazy *p) {
+    if (p->ready)
+        return;
+    pthread_mutex_lock(&p->lock);
+    if (p->ready) {
+        pthread_mutex_unlock(&p->lock);
+        return;
+    }
+    p->ready = 1;
+    pthread_mutex_unlock(&p->lock);
+}
+
+void double_checked_badly(struct lazy *p) {
+    if (p->ready)
+        return;
+    pthread_mutex_lock(&p->lock);
+    if (p->ready)
+        return; // expect: exit-locked
+    p->ready = 1;
+    pthread_mutex_unlock(&p->lock);
+}
