@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Generator, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -85,3 +86,23 @@ def libvirt_daemon() -> Iterator[Libvirt]:
         yield daemon
     finally:
         daemon.close()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--regenerate", action="store_true", help="write golden files anew, for review")
+
+
+@pytest.fixture
+def golden(request: pytest.FixtureRequest) -> Callable[[str, str], None]:
+    """Compares text with a file of tests/golden; a missing one is a failure unless --regenerate writes it."""
+    folder = Path(__file__).with_name("golden")
+
+    def compare(name: str, text: str) -> None:
+        path = folder / name
+        if request.config.getoption("--regenerate"):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+        assert path.exists(), f"{path} is missing: run pytest --regenerate and review what it writes"
+        assert text == path.read_text(encoding="utf-8")
+
+    return compare

@@ -6,14 +6,13 @@ A value is in JSON what it is (bytes, seconds, numbers); a table shows it as ps 
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from virtscope.cli.command import Column
 from virtscope.kernel.processes import Facts, Process
 
 _SECOND = 1_000_000_000
-_DAY = 86400 * _SECOND
 _NONE = Facts(0)
 _CPU = Facts.TIMES | Facts.IDS
 _PRIVILEGE_BITS = 7
@@ -81,23 +80,36 @@ def _started(row: Process) -> datetime | None:
     return boot.replace(microsecond=0) + timedelta(seconds=row.start_since_boot_ns // _SECOND)
 
 
-def _start_time(row: Process) -> str | None:
+class _Moment(datetime):
+    """When a process started, with what ps shows of it: in JSON and for sorting it is a time like any other."""
+
+    shown: str
+
+
+def _moment(row: Process, shown: Callable[[datetime, datetime], str]) -> _Moment | None:
+    """When it started, shown as `shown(start, now)` writes it."""
+    started = _started(row)
+    if started is None or row.start is None or row.elapsed_ns is None:
+        return None
+    moment = _Moment.fromtimestamp(row.start.timestamp(), UTC)
+    moment.shown = shown(started, started + timedelta(seconds=row.elapsed_ns // _SECOND))
+    return moment
+
+
+def _short(moment: _Moment | None) -> str:
+    return "-" if moment is None else moment.shown
+
+
+def _day_or_time(start: datetime, now: datetime) -> str:
     """Hours and minutes today, the day in this year, else the year."""
-    started = _started(row)
-    if started is None or row.elapsed_ns is None:
-        return None
-    now = started + timedelta(seconds=row.elapsed_ns // _SECOND)
-    if started.year != now.year:
-        return f"{started:%Y}"
-    return f"{started:%H:%M}" if started.date() == now.date() else f"{started:%b%d}"
+    if start.year != now.year:
+        return f"{start:%Y}"
+    return f"{start:%H:%M}" if start.date() == now.date() else f"{start:%b%d}"
 
 
-def _start(row: Process) -> str | None:
+def _start(start: datetime, now: datetime) -> str:
     """The time of day when it started in the last 24 hours, else the day."""
-    started = _started(row)
-    if started is None or row.elapsed_ns is None:
-        return None
-    return f"{started:%H:%M:%S}" if row.elapsed_ns < _DAY else f"{started:%b %d}"
+    return f"{start:%H:%M:%S}" if now - start < timedelta(days=1) else f"{start:%b %d}"
 
 
 _CLASSES = {
@@ -138,8 +150,22 @@ def _gone(value: Any) -> str:
     return "-" if value is None else str(value)
 
 
-def _leader(number: int | None, gone: bool | None) -> str | None:
-    return None if number is None else f"{number}{'*' if gone else ''}"
+class _Leader(int):
+    """The id of a process group or session, and whether the process of that id has ended."""
+
+    gone: bool
+
+
+def _leader(number: int | None, gone: bool | None) -> _Leader | None:
+    if number is None:
+        return None
+    leader = _Leader(number)
+    leader.gone = bool(gone)
+    return leader
+
+
+def _marked(leader: _Leader | None) -> str:
+    return "-" if leader is None else f"{leader}{'*' if leader.gone else ''}"
 
 
 def _cgroup(row: Process) -> str | None:
@@ -216,6 +242,7 @@ _TABLE = (
         "PGID",
         lambda row: _leader(row.pgid, row.group_leader_gone),
         "the process group's id, with * when the process of that id has ended",
+        show=_marked,
         width=5,
     ),
     _column(
@@ -224,6 +251,7 @@ _TABLE = (
         "SID",
         lambda row: _leader(row.sid, row.session_leader_gone),
         "the session's id, with * when the process of that id has ended",
+        show=_marked,
         width=5,
     ),
     _column(_NONE, "lwp", "LWP", lambda row: row.pid, "the thread's id", "tid", "spid", width=5),
@@ -416,13 +444,21 @@ _TABLE = (
         Facts.TIMES,
         "stime",
         "STIME",
-        _start_time,
+        lambda row: _moment(row, _day_or_time),
         "when it started: a time today, or a day, or a year",
         "start_time",
-        left=False,
+        show=_short,
         width=5,
     ),
-    _column(Facts.TIMES, "start", "STARTED", _start, "when it started: a time, or a day", width=8),
+    _column(
+        Facts.TIMES,
+        "start",
+        "STARTED",
+        lambda row: _moment(row, _start),
+        "when it started: a time, or a day",
+        show=_short,
+        width=8,
+    ),
     _column(
         Facts.TIMES,
         "lstart",
