@@ -6,6 +6,7 @@ import hashlib
 import os
 import struct
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ import pytest
 from tests.hostile.mutation import Overlay
 from tests.recipes import ext4
 from virtscope.block import open_image
+from virtscope.block.source import BlockSource
 from virtscope.errors import FormatError, UnsupportedFeature
 from virtscope.fs import ext4 as ext4_module
 from virtscope.fs import identify, open_filesystem
@@ -31,6 +33,12 @@ def made(request: pytest.FixtureRequest) -> ext4.Image:
 
 def opened(image: ext4.Image) -> Filesystem:
     filesystem = open_filesystem(open_image(str(image.path), "raw"))
+    assert filesystem is not None
+    return filesystem
+
+
+def verified(source: BlockSource) -> Ext4:
+    filesystem = ext4_module.open_filesystem(source, verify=True)
     assert filesystem is not None
     return filesystem
 
@@ -151,7 +159,7 @@ def test_encrypted_names_are_as_the_kernel_shows_them_without_the_key(unsigned: 
 
 
 def test_every_checksum_of_sound_metadata_is_right(made: ext4.Image) -> None:
-    filesystem = ext4_module.open_filesystem(open_image(str(made.path), "raw"), verify=True)
+    filesystem = verified(open_image(str(made.path), "raw"))
     tree = Tree(filesystem)
 
     for _, inside in tree.walk(tree.root):
@@ -165,7 +173,7 @@ def test_every_checksum_of_sound_metadata_is_right(made: ext4.Image) -> None:
 def test_a_flipped_bit_is_noticed_when_verifying(name: str) -> None:
     image = ext4.image(name)
     source = open_image(str(image.path), "raw")
-    sound = ext4_module.open_filesystem(source)
+    sound = verified(source)
     geometry = sound.geometry
     inode = image.files["attributes/inside-and-outside"]["inode"]
     directory = image.files["names"]["inode"]
@@ -191,7 +199,7 @@ def test_a_flipped_bit_is_noticed_when_verifying(name: str) -> None:
     for place, ask in places.items():
         flipped = bytes([source.read_at(place, 1)[0] ^ 0x40])
         with pytest.raises(FormatError, match="checksum"):
-            ask(ext4_module.open_filesystem(Overlay(source, [(place, flipped)]), verify=True))
+            ask(verified(Overlay(source, [(place, flipped)])))
 
 
 def extent_node(filesystem: Ext4, inode: int) -> int:
@@ -199,3 +207,68 @@ def extent_node(filesystem: Ext4, inode: int) -> int:
     raw = Inode.parse(*filesystem._locate(inode))
     low, high = struct.unpack_from("<IH", raw.i_block, 16)
     return int(low | high << 32)
+
+
+@pytest.mark.parametrize("block_size", [8192, 65536])
+def test_blocks_larger_than_a_page(tmp_path: Path, block_size: int) -> None:
+    # No kernel of today mounts these here, so mke2fs fills the image.
+    content = tmp_path / "content"
+    content.mkdir()
+    for index in range(900):
+        (content / f"file-{index:04}-{'l' * 60}").write_bytes(b"%d\n" % index * (index % 7))
+    (content / "link").symlink_to("t" * 100)
+    (content / "data").write_bytes(os.urandom(300_000))
+    disk = tmp_path / "disk.img"
+    ext4.format_image(disk, "300M", "-t", "ext4", "-b", str(block_size), "-d", str(content))
+
+    filesystem = verified(open_image(str(disk), "raw"))
+    tree = Tree(filesystem)
+    ours = {os.fsdecode(node.name): node for node in tree.children(tree.root)}
+
+    assert ours.keys() == {*os.listdir(content), "lost+found"}
+    for path in content.iterdir():
+        if path.is_symlink():
+            assert os.fsdecode(filesystem.readlink(ours[path.name].inode)) == os.readlink(path)
+        else:
+            assert ours[path.name].open().read() == path.read_bytes()
+    told = ext4.run("dumpe2fs", "-h", str(disk))
+    usage = filesystem.usage()
+    assert f"Free blocks:              {usage.free_blocks}\n" in told
+    assert f"Free inodes:              {usage.free_inodes}\n" in told
+
+
+def test_a_journal_on_another_device_is_told_and_noted(tmp_path: Path) -> None:
+    journal, disk = tmp_path / "journal.img", tmp_path / "disk.img"
+    ext4.format_image(journal, "16M", "-O", "journal_dev", "-b", "1024")
+    ext4.format_image(disk, "16M", "-t", "ext4", "-b", "1024", "-O", "^has_journal")
+    source = open_image(str(disk), "raw")
+    features = source.read_at(1024 + 92, 8)
+    compat, incompat = struct.unpack("<II", features)
+    needs_recovery = struct.pack("<II", compat | 0x4, incompat | 0x4)
+    uuid = bytes(range(16))
+
+    told = identify(open_image(str(journal), "raw"))
+    filesystem = open_filesystem(Overlay(source, [(1024 + 92, needs_recovery), (1024 + 208, uuid)]))
+
+    assert (told.kind, told.uuid, told.label) == ("jbd", ext4.UUID, ext4.LABEL)
+    assert open_filesystem(open_image(str(journal), "raw")) is None
+    assert filesystem is not None
+    assert any("on another device" in note and uuid.hex() in note for note in filesystem.notes)
+    assert filesystem.stat(filesystem.root_inode).links == 3
+
+
+def test_usage_of_a_tebibyte(tmp_path: Path) -> None:
+    disk = tmp_path / "disk.img"
+    ext4.format_image(disk, "1T", "-t", "ext4", "-b", "4096", "-E", "lazy_journal_init=1,nodiscard")
+    filesystem = open_filesystem(open_image(str(disk), "raw"))
+    assert filesystem is not None
+
+    usage = filesystem.usage()
+
+    with ext4.mounted(disk, "ro") as top:
+        theirs = os.statvfs(top)
+    assert (usage.blocks, usage.free_blocks, usage.available_blocks) == (
+        theirs.f_blocks,
+        theirs.f_bfree,
+        theirs.f_bavail,
+    )

@@ -26,7 +26,8 @@ mkdir -p /mnt; mount -t ext4 -o commit=1 /dev/vda /mnt
 (i=0; while true; do
   i=$((i+1)); mkdir -p /mnt/$i; cp /bin/busybox /mnt/$i/copy
   for j in 1 2 3 4 5 6 7 8 9; do echo $i $j > /mnt/$i/file-$j; done
-  [ $((i%3)) = 0 ] && rm -r /mnt/$((i-1)); mv /mnt/$i/file-1 /mnt/moved-$i; ln -s $i /mnt/$i/link; sync /mnt/$i/file-2
+  [ $((i%3)) = 0 ] && rm -r /mnt/$((i-1)); mv /mnt/$i/file-1 /mnt/moved-$i
+  ln -s $i /mnt/$i/link; sync /mnt/$i/file-2
 done) > /dev/null 2>&1 &
 """
 
@@ -38,6 +39,7 @@ def _drive(path: Path) -> list[str]:
 def _agrees_with_recovery(path: Path, target: Path) -> int:
     """Compare a disk as we read it with the kernel's recovery of a copy; how many files there are."""
     filesystem = open_filesystem(open_image(str(path), "raw"))
+    assert filesystem is not None
     ours = our_account(filesystem)
     recovered = target / "recovered.img"
     shutil.copy(path, recovered)
@@ -87,6 +89,7 @@ def test_casefolded_directories(boot: Callable[..., Guest], tmp_path: Path) -> N
         "cat mIXED grösse; for i in $(seq 300); do echo $i > Name-$i; done; cat nAME-77; cd /; umount /mnt"
     )
     filesystem = open_filesystem(open_image(str(disk), "raw"))
+    assert filesystem is not None
     tree = Tree(filesystem)
 
     assert "casefold" in tree.resolve(b"/d").stat().flags

@@ -61,7 +61,7 @@ def identify(source: BlockSource) -> Identity:
 
 
 def open_filesystem(source: BlockSource, *, replay: bool = True) -> Filesystem | None:
-    """A reader for the filesystem in `source`; None when it holds none (swap, unknown).
+    """A reader for the filesystem in `source`; None when it holds none (swap, a journal, unknown).
 
     Args:
         source: the volume.
@@ -76,7 +76,7 @@ def open_filesystem(source: BlockSource, *, replay: bool = True) -> Filesystem |
             if not hasattr(module, "open_filesystem"):
                 return None
             filesystem = module.open_filesystem(source, replay=replay)
-            assert isinstance(filesystem, Filesystem)
+            assert filesystem is None or isinstance(filesystem, Filesystem)
             return filesystem
     return None
 

@@ -8,7 +8,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from virtscope.fs.ext4.superblock import COMPAT_HAS_JOURNAL, INCOMPAT_RECOVER, identity, read_superblock
+from virtscope.fs.ext4.superblock import (
+    COMPAT_HAS_JOURNAL,
+    INCOMPAT_JOURNAL_DEV,
+    INCOMPAT_RECOVER,
+    identity,
+    read_superblock,
+)
 
 if TYPE_CHECKING:
     from virtscope.block.source import BlockSource
@@ -25,13 +31,16 @@ def identify(source: BlockSource) -> Identity:
     return identity(read_superblock(source))
 
 
-def open_filesystem(source: BlockSource, *, replay: bool = True, verify: bool = False) -> Ext4:
+def open_filesystem(source: BlockSource, *, replay: bool = True, verify: bool = False) -> Ext4 | None:
     """A reader.
 
     Args:
         source: the volume.
         replay: replay its journal in memory, if it was not unmounted.
         verify: verify the checksums of metadata, where it has them.
+
+    Returns:
+        None if it is the journal of another filesystem.
 
     Raises:
         FormatError: the superblock is damaged.
@@ -40,6 +49,8 @@ def open_filesystem(source: BlockSource, *, replay: bool = True, verify: bool = 
     from virtscope.fs.ext4.reader import Ext4
 
     superblock = read_superblock(source)
+    if superblock.has_incompat(INCOMPAT_JOURNAL_DEV):
+        return None
     if not superblock.has_incompat(INCOMPAT_RECOVER) or not superblock.has_compat(COMPAT_HAS_JOURNAL):
         return Ext4(source, superblock, verify)
     if not replay:
