@@ -14,6 +14,8 @@ from virtscope.fs import identify, open_filesystem
 from virtscope.fs import xfs as xfs_reader
 from virtscope.fs.filesystem import Filesystem, Stat
 from virtscope.fs.tree import Tree
+from virtscope.fs.xfs.log import Log
+from virtscope.fs.xfs.superblock import read_superblock
 
 _PIECE = 1 << 20
 
@@ -162,3 +164,11 @@ def test_every_name_is_found_where_it_is_listed(made: xfs.Image) -> None:
     for folder in ("directories/with-3000", "directories/with-60", "names", ""):
         if folder in made.files:
             assert filesystem.lookup(made.files[folder]["inode"], b"there is no such name") is None
+
+
+def test_a_log_that_goes_round_its_ring() -> None:
+    source = open_image(str(xfs.special("wrapped").path), "raw")
+    extent = Log(source, read_superblock(source)).extent()
+
+    assert not extent.is_clean
+    assert extent.tail > extent.head

@@ -143,6 +143,27 @@ def _shut_down(*options: str) -> Callable[[Path], None]:
     return make
 
 
+def _wrapped(target: Path) -> None:
+    """A log whose newest part is at the beginning of its ring, the oldest that matters at the end."""
+    path = new_image(target)
+    with mounted(path) as top:
+        xfs_files.populate(top, shared=False)
+        files = [
+            top / "directories" / "with-3000" / name for name in os.listdir(top / "directories/with-3000")
+        ]
+        device = os.path.basename(run("findmnt", "-n", "-o", "SOURCE", str(top)).strip())
+        log = Path(f"/sys/fs/xfs/{device}/log")
+        for index in range(1000):
+            for file in files:
+                os.utime(file, (index, index))
+            xfs_files.sync(top)
+            head, tail = ((log / f"log_{end}_lsn").read_text().split(":")[0] for end in ("head", "tail"))
+            if head != tail:
+                break
+        run(program("xfs_io", "xfsprogs"), "-x", "-c", "shutdown -f", str(top))
+    keep_account(path, target)
+
+
 def small(name: str) -> Path:
     """A small image for changing bytes of it: "clean", or "dirty" with changes in its log."""
 
@@ -165,6 +186,7 @@ SPECIAL: dict[str, Callable[[Path], None]] = {
     "shut-down": _shut_down("-m", "rmapbt=1"),
     "shut-down-1k": _shut_down("-b", "size=1024", "-n", "size=4096", "-d", "agcount=7"),
     "shut-down-plain": _shut_down("-m", "finobt=0,rmapbt=0,reflink=0,bigtime=0,inobtcount=0"),
+    "wrapped": _wrapped,
     "shut-down-striped": _shut_down("-l", "su=256k", "-i", "nrext64=1"),
 }
 """Images with a history."""

@@ -4,7 +4,6 @@ Runs on the host and in lab guests alike, so it needs nothing but the standard l
 
     xfs_files.py populate FOLDER        fill a mounted filesystem
     xfs_files.py fragment FOLDER        leave it no free space in one piece, then make many files
-    xfs_files.py churn FOLDER           change things for ever, until it is killed
     xfs_files.py account FOLDER FILE    write what the kernel says, as JSON
 """
 
@@ -343,28 +342,8 @@ def fragment(top: Path) -> None:
             (top / "many" / f"{index:05}").touch()
 
 
-def churn(top: Path) -> None:
-    """Change things for ever: makes, fills, renames, removes files; the same ones in every run."""
-    source = random.Random(4)
-    alive: list[Path] = []
-    for index in range(10**9):
-        folder = top / f"churn-{index // 400 % 30}"
-        folder.mkdir(exist_ok=True)
-        path = folder / f"file-{index}-{'y' * (index % 30)}"
-        path.write_bytes(source.randbytes(source.choice((0, 10, 3000, 20_000))))
-        os.setxattr(path, "user.index", b"%d" % index * source.choice((1, 40)))
-        alive.append(path)
-        if index % 5 == 0:
-            moved = alive.pop(source.randrange(len(alive)))
-            moved.rename(moved.with_name(moved.name[:20] + "-moved"))
-        if index % 3 == 0 or len(alive) > 4000:
-            alive.pop(source.randrange(len(alive))).unlink()
-        if index % 200 == 50:
-            sync(top)
-
-
 if __name__ == "__main__":
     if sys.argv[1] == "account":
         Path(sys.argv[3]).write_text(json.dumps(account_of(Path(sys.argv[2]))))
     else:
-        {"populate": populate, "fragment": fragment, "churn": churn}[sys.argv[1]](Path(sys.argv[2]))
+        {"populate": populate, "fragment": fragment}[sys.argv[1]](Path(sys.argv[2]))

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from lab import Guest
 from lab.cache import made_once, program, root
-from tests.recipes import xfs, xfs_files
+from tests.recipes import xfs, xfs_churn, xfs_files
 from tests.recipes.lvm import packed_programs
 
 VARIANTS: dict[str, tuple[str, ...]] = {
@@ -38,7 +38,7 @@ _KERNEL = "6.1"
 _MODULES = ("virtio_blk", "crc32c_generic", "xfs")
 _PYTHON = "/usr/bin/python3"
 _KEY = hashlib.sha256(
-    b"".join(Path(path).read_bytes() for path in (__file__, xfs_files.__file__))
+    b"".join(Path(path).read_bytes() for path in (__file__, xfs_files.__file__, xfs_churn.__file__))
 ).hexdigest()[:12]
 
 
@@ -83,7 +83,7 @@ def realtime() -> Path:
 def _guest(*disks: Path) -> Iterator[Guest]:
     """A guest with Python in it; the disks are /dev/vdb and on."""
     archive = disks[0].with_name("python.tar")
-    archive.write_bytes(packed_programs(_PYTHON, program("xfs_io", "xfsprogs")) + b"")
+    archive.write_bytes(packed_programs(_PYTHON, program("xfs_io", "xfsprogs")))
     with tarfile.open(archive, "a") as packed:
         version = os.path.realpath(_PYTHON).removeprefix("/usr/bin/")
         library = Path("/usr/lib") / version
@@ -95,7 +95,8 @@ def _guest(*disks: Path) -> Iterator[Guest]:
                 entry = tarfile.TarInfo(name)
                 entry.size, entry.mode = len(data), 0o755
                 packed.addfile(entry, io.BytesIO(data))
-        packed.add(xfs_files.__file__, arcname="xfs_files.py")
+        for script in (xfs_files.__file__, xfs_churn.__file__):
+            packed.add(script, arcname=Path(script).name)
     drives = []
     for disk in (archive, *disks):
         drives += ["-drive", f"file={disk},format=raw,if=virtio,cache=writeback,discard=unmap"]
@@ -156,8 +157,8 @@ def _cut_off(name: str, end: Callable[[Guest], None] | None) -> Path:
         work = xfs.new_image(target, "-b", "size=1024", "-m", "rmapbt=1").rename(target / "work.img")
         with _guest(work) as guest:
             guest.run("mkdir /mnt && mount -t xfs /dev/vdb /mnt")
-            guest.run(f"setsid {_PYTHON} /xfs_files.py churn /mnt </dev/null >/dev/null 2>&1 &")
-            guest.run("until test -e /mnt/churn-1; do sleep 1; done; sleep 5", timeout=200)
+            guest.run(f"{_PYTHON} /xfs_churn.py /mnt </dev/null >/dev/null 2>&1 &")
+            guest.run("until test -e /mnt/churn-2; do sleep 1; done; sleep 3", timeout=300)
             if end:
                 end(guest)
                 time.sleep(1)
