@@ -11,7 +11,9 @@ from collections.abc import Iterator
 from typing import Any, Protocol, SupportsIndex, overload
 
 WINDOW = 1 << 16
-MAX_WINDOW = 1 << 28
+"""How much of a file is read first, when it is not known how much a pattern needs."""
+MAX_WINDOW = 1 << 26
+"""How much of a file one match reads at most, in bytes."""
 
 
 class Readable(Protocol):

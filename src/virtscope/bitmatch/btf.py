@@ -164,7 +164,8 @@ class Btf:
         start = header.hdr_len + header.type_off
         self.strings = data[header.hdr_len + header.str_off :][: header.str_len]
         self.words = array("I")
-        self.words.frombytes(data[start : start + header.type_len // 4 * 4])
+        types = data[start : start + header.type_len]
+        self.words.frombytes(types[: len(types) // 4 * 4])
         if len(self.words) * 4 + 3 < header.type_len or len(self.strings) < header.str_len:
             raise DeclarationError(f"{origin}: the BTF is cut off")
         if self.order != sys.byteorder:

@@ -202,7 +202,7 @@ class Compiled:
 
     def map_function(self, expr: Expr) -> Function | None:
         """The function that a `map` clause names alone, or None if it is an expression of another kind."""
-        import ast
+        import _ast as ast
 
         if not isinstance(expr.tree, ast.Name) or expr.tree.id in self.names():
             return None
@@ -307,7 +307,7 @@ class Compiled:
         source, namespace = writer(kind)
         namespace |= {"explain": self.explain, "again": self.again, "R": self.record}
         self.sources[kind] = source
-        label = f"<bitmatch {self.name} {kind} {id(self):x}>"
+        label = f"<bitmatch {self.identifier} {kind} {id(self):x}>"
         import linecache
 
         linecache.cache[label] = (len(source), None, source.splitlines(keepends=True), label)

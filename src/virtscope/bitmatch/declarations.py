@@ -11,6 +11,7 @@ import keyword
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from .errors import DeclarationError
 from .nodes import LITTLE
 from .record import Record, pattern
 
@@ -38,6 +39,9 @@ RESERVED = frozenset(
 """Words that mean something else where a type is expected, or in the module that is written."""
 
 
+MAX_BITS = 1 << 29
+"""The largest structure that is imported."""
+MAX_DEPTH = 64
 SPARSE = frozenset(("le16", "le32", "le64", "be16", "be32", "be64"))
 """The kernel's names of integers that have a byte order of their own, without their underscores."""
 
@@ -180,12 +184,18 @@ class _Writer:
         self.texts: dict[str, str] = {}
         self.sizes: dict[str, int] = {}
         self.enums: dict[str, Enumeration] = {}
+        self.open: list[Layout] = []
 
     def add(self, layout: Layout) -> str:
         """Write the pattern of a layout, once; returns its name."""
         known = self.names.get(id(layout))
-        if known is not None:
+        if known is not None and layout not in self.open:
             return known
+        if not 0 <= layout.bits <= MAX_BITS or layout.bits % 8:
+            raise DeclarationError(f"{_plain(layout.words)}: {layout.bits} bits are no size of a structure")
+        if layout in self.open:
+            raise DeclarationError(f"{_plain(layout.words)} contains itself")
+        self.open.append(layout)
         name = _identifier(layout.name)
         while name in RESERVED or name in self.names.values():
             name += "_"
@@ -195,6 +205,7 @@ class _Writer:
         lines.append(f"size {layout.bits // 8}")
         self.texts[name] = "\n".join(lines)
         self.sizes[name] = layout.bits // 8
+        self.open.pop()
         return name
 
     def members(self, layout: Layout, name: str) -> list[str]:
@@ -209,6 +220,8 @@ class _Writer:
             elif member.place < place:
                 where = f" at bit {member.place}" if member.place % 8 else f" at {member.place // 8}"
             text, words, bits = self.kind(member, name)
+            if member.place < 0 or member.place + bits > layout.bits:
+                raise DeclarationError(f"{_plain(layout.words)}: {_plain(member.name)} lies outside")
             if text:
                 field_name = _identifier(member.name, spare=taken)
                 taken.add(field_name)
@@ -233,6 +246,8 @@ class _Writer:
         if isinstance(kind, Number) and kind.enum is not None and kind.enum.name:
             self.enums.setdefault(kind.enum.name, kind.enum)
         if member.width is not None:
+            if not (isinstance(kind, Number) and 0 < member.width <= min(kind.bits, 64)):
+                raise DeclarationError(f"{_plain(member.name)}: a bit-field of {member.width} bits")
             signed = isinstance(kind, Number) and kind.signed
             return (
                 f"{'signed ' if signed else ''}{member.width}",
@@ -264,6 +279,8 @@ class _Writer:
             inner = f"{'str' if kind.is_char else 'bytes'}({counts[-1]})"
             return inner + "".join(f"[{count}]" for count in counts[:-1]), 8
         dimensions = "".join(f"[{count}]" for count in counts)
+        if isinstance(kind, Number | Blob) and (kind.bits <= 0 or kind.bits % 8):
+            raise DeclarationError(f"{_plain(name)}: {_plain(kind.words)} has no size")
         if isinstance(kind, Number):
             if kind.words.lstrip("_") in SPARSE:
                 order = "little" if kind.words.lstrip("_").startswith("le") else "big"
@@ -289,11 +306,13 @@ class _Writer:
         return _plain(kind.words)
 
 
-def flattened(layout: Layout, start: int) -> Iterator[Member]:
+def flattened(layout: Layout, start: int, depth: int = 0) -> Iterator[Member]:
     """The members of a layout; those of anonymous structures and unions in it are its own, as in C."""
+    if depth > MAX_DEPTH:
+        raise DeclarationError(f"{_plain(layout.words)} is nested too deep")
     for member in layout.members:
         if not member.name and isinstance(member.kind, Layout):
-            yield from flattened(member.kind, start + member.place)
+            yield from flattened(member.kind, start + member.place, depth + 1)
         elif member.name:
             yield Member(member.name, start + member.place, member.kind, member.width)
 

@@ -6,7 +6,7 @@ neighbours; larger ones by the function compiled for them.
 
 from __future__ import annotations
 
-import ast
+import _ast as ast
 import math
 import struct
 from typing import TYPE_CHECKING
@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 SPREAD = 8
 """Arrays of up to this many numbers are read together with their neighbours."""
 MAX_OPTIONS = 16
+SHOWN = 4096
+"""Up to this many elements are looked at one by one to find the one that is not there."""
 MAX_FIXED = 1 << 26
 """The largest number of elements or bytes that the text of a pattern may fix."""
 
@@ -299,6 +301,8 @@ def read_count(reader: Reader, type_: ArrayType, size: int) -> str:
         excess = f"{reader.byte_at()} + {name} * {step >> 3} > {reader.end_bytes()}"
     else:
         excess = f"{name} * {step} > {reader.end_bits()} - {reader.bits_at()}"
+    if reader.watched:
+        excess = f"({name} > {SHOWN} and {excess})"  # else the element that is not there is named
     reader.fail_if(f"{name} < 0 or {excess}", "'as many elements as there is data for'", name)
     charge(reader, name)
     return name
@@ -378,7 +382,11 @@ def loop(reader: Reader, type_: ArrayType, target: str) -> bool:
     order = reader.owner.type_bit_order(type_.element, reader.bit_order)
     reader.turn_to(order, type_.place)
     if type_.mode == "fill":
+        # Of elements of fixed size, as many as fit; a rest may follow.
+        size = reader.known_size(type_.element)
         header = f"while {reader.bits_at()} < {reader.end_bits()}:"
+        if size:
+            header = f"while {reader.bits_at()} + {size} <= {reader.end_bits()}:"
     head = reader.state
     reader.line(f"{out} = []")
     with reader.block(header):

@@ -10,11 +10,14 @@ from .nodes import (
     LSB,
     ArrayType,
     DataType,
+    Field,
     FloatType,
     GroupType,
     IntType,
+    Move,
     Order,
     RefType,
+    Splice,
     Type,
 )
 from .places import MAX_FIXED, Places, State
@@ -42,7 +45,7 @@ class Values(Places):
             other = self.owner.find_pattern(type_.name)
             return other.static_bits() if other is not None and not type_.args else None
         if isinstance(type_, GroupType):
-            return None
+            return self.group_size(type_)
         if isinstance(type_, ArrayType) and type_.mode == "count":
             count = constant(type_.expr)
             size = self.known_size(type_.element)
@@ -52,6 +55,23 @@ class Values(Places):
                     self.problem("a count that cannot be", type_.expr.place)
                 return count * size
         return None
+
+    def group_size(self, type_: GroupType) -> int | None:
+        """The size of a group in bits, when it is only fields of fixed size one after the other."""
+        total = 0
+        for item in type_.body:
+            size: int | None = 0
+            if isinstance(item, Field):
+                size = self.known_size(item.type) if item.at is None and item.present is None else None
+            elif isinstance(item, Move):
+                number = constant(item.expr) if item.verb == "skip" else None
+                size = number * 8 if isinstance(number, int) else None
+            elif isinstance(item, Splice):
+                size = None
+            if size is None:
+                return None
+            total += size
+        return total
 
     def order_code(self, order: Order | None) -> str:
         """LITTLE, BIG or the name of a variable that is true for big."""

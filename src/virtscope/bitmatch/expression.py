@@ -9,7 +9,7 @@ function.
 
 from __future__ import annotations
 
-import ast
+import _ast as ast  # what the module ast is made of, without the time that importing that takes
 from collections.abc import Callable, Mapping
 from typing import NoReturn
 
@@ -110,7 +110,17 @@ def emit(expr: Expr, scope: Scope) -> Value:
 
 def names(expr: Expr) -> set[str]:
     """All names that `expr` mentions."""
-    return {node.id for node in ast.walk(expr.tree) if isinstance(node, ast.Name)}
+    found: set[str] = set()
+    waiting: list[object] = [expr.tree]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, ast.Name):
+            found.add(node.id)
+        elif isinstance(node, list):
+            waiting += node
+        elif isinstance(node, ast.AST):
+            waiting += [getattr(node, name, None) for name in node._fields]
+    return found
 
 
 def constant(expr: Expr | None) -> object:

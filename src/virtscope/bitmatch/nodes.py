@@ -6,7 +6,7 @@ start of the text, for error messages.
 
 from __future__ import annotations
 
-import ast
+import _ast as ast
 from typing import dataclass_transform
 
 LITTLE = "little"

@@ -7,7 +7,7 @@ nothing here evaluates anything.
 
 from __future__ import annotations
 
-import ast
+import _ast as ast
 import keyword
 import re
 import sys
@@ -46,6 +46,8 @@ MAX_BITS = 64
 MAX_TEXT = 1 << 20
 MAX_NESTING = 50
 MAX_EXPRESSION = 2000
+MAX_DEPTH = 100
+MAX_DIMENSIONS = 8
 CLAUSE_KEYS = frozenset(("equals", "one_of", "present", "check", "map", "back", "as", "at"))
 DATA_FORMS = ("bytes", "view", "str", "cstring", "bits")
 CLAUSES = frozenset(("check", "map", "back", "as", "at", "within"))
@@ -220,7 +222,7 @@ class _Parser:
         if len(source) > MAX_EXPRESSION:
             self.fail(f"an expression of more than {MAX_EXPRESSION} characters", start)
         try:
-            tree = compile(f"({source})", self.name, "eval", ast.PyCF_ONLY_AST, dont_inherit=True)
+            tree = compile(f"({source})", "<pattern>", "eval", ast.PyCF_ONLY_AST, dont_inherit=True)
         except SyntaxError as error:
             place = start
             if error.lineno is not None and error.offset is not None:
@@ -233,6 +235,8 @@ class _Parser:
                 self.name, "this expression is too deep or too long", self.text, start
             ) from None
         assert isinstance(tree, ast.Expression)
+        if _depth(tree.body) > MAX_DEPTH:
+            self.fail("this expression is nested too deep", start)
         return Expr(tree.body, source, start)
 
     # -- statements -----------------------------------------------------------------------------------------
@@ -443,6 +447,8 @@ class _Parser:
                 counts.append(("count", self.expression(what="a count"), place))
             self.skip_newlines()
             self.expect("]", "after the count")
+            if len(counts) > MAX_DIMENSIONS:
+                self.fail(f"an array of more than {MAX_DIMENSIONS} dimensions")
         for mode, expr, place in reversed(counts):  # as in C, the first count is the outermost
             result = ArrayType(result, mode, expr, place)
         if self.peek("within"):
@@ -568,6 +574,24 @@ class _Parser:
 def _is_operand(text: str) -> bool:
     """Whether a clause word may follow `text`: that is, whether `text` ends an operand."""
     return text in ")]" or ((text[0].isalnum() or text[0] == "_") and text not in WORD_OPERATORS)
+
+
+def _depth(tree: ast.AST) -> int:
+    """How deep an expression is nested, found without recursion; no deeper than one more than is allowed."""
+    depth = 0
+    level: list[ast.AST] = [tree]
+    while level and depth <= MAX_DEPTH:
+        depth += 1
+        below: list[ast.AST] = []
+        for node in level:
+            for name in node._fields:
+                value = getattr(node, name, None)
+                if isinstance(value, ast.AST):
+                    below.append(value)
+                elif isinstance(value, list):
+                    below += [item for item in value if isinstance(item, ast.AST)]
+        level = below
+    return depth
 
 
 def place_in(text: str, start: int, line: int, column: int) -> int:

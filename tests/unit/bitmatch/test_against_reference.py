@@ -28,9 +28,20 @@ def plain(value: Any) -> Any:
 DATA = st.binary(min_size=0, max_size=120)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(reference.shapes(), DATA, st.integers(0, 3))
 def test_parse_agrees(shape: reference.Shape, data: bytes, offset: int) -> None:
+    check_parse(shape, data, offset)
+
+
+@pytest.mark.slow
+@settings(max_examples=10_000, deadline=None)
+@given(reference.shapes(), DATA, st.integers(0, 3))
+def test_parse_agrees_in_many_cases(shape: reference.Shape, data: bytes, offset: int) -> None:
+    check_parse(shape, data, offset)
+
+
+def check_parse(shape: reference.Shape, data: bytes, offset: int) -> None:
     made = pattern("generated", shape.text(), names={})
     try:
         wanted, _ = reference.read(shape, data, offset * 8, len(data) * 8)
@@ -45,7 +56,7 @@ def test_parse_agrees(shape: reference.Shape, data: bytes, offset: int) -> None:
     assert plain(made.parse(bits(data, offset))) == wanted
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(reference.shapes(), DATA, st.integers(0, 15), st.integers(0, 9))
 def test_parse_at_any_bit_agrees(shape: reference.Shape, data: bytes, start: int, cut: int) -> None:
     assume(not any(inner.lsb for inner in every(shape)))
@@ -63,7 +74,7 @@ def test_parse_at_any_bit_agrees(shape: reference.Shape, data: bytes, start: int
     assert plain(made.parse(piece)) == wanted
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(reference.shapes(), DATA)
 def test_records_in_a_row_agree(shape: reference.Shape, data: bytes) -> None:
     made = pattern("generated", shape.text(), names={})

@@ -44,9 +44,20 @@ def shapes_and_values(draw: st.DrawFn) -> tuple[reference.Shape, dict[str, Any]]
     return shape, with_bits(shape, draw(reference.values(shape)))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(shapes_and_values())
 def test_what_is_built_is_parsed_again(case: tuple[reference.Shape, dict[str, Any]]) -> None:
+    check_build(case)
+
+
+@pytest.mark.slow
+@settings(max_examples=10_000, deadline=None)
+@given(shapes_and_values())
+def test_what_is_built_is_parsed_again_in_many_cases(case: tuple[reference.Shape, dict[str, Any]]) -> None:
+    check_build(case)
+
+
+def check_build(case: tuple[reference.Shape, dict[str, Any]]) -> None:
     shape, values = case
     made = pattern("generated", shape.text(), names={})
     record = made(**values)
@@ -60,7 +71,7 @@ def test_what_is_built_is_parsed_again(case: tuple[reference.Shape, dict[str, An
             assert getattr(parsed, name) == value
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(reference.shapes(), st.binary(min_size=20, max_size=100))
 def test_what_is_parsed_is_built_again(shape: reference.Shape, data: bytes) -> None:
     made = pattern("generated", shape.text(), names={})
