@@ -22,6 +22,8 @@ $(VENV)/installed: pyproject.toml setup/debian-packages.txt
 	setup/debian-packages demo
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@# An editable install is not compiled; the commands' start-up is what that costs.
+	$(BIN)/python -m compileall -q src
 	touch $@
 
 demo: $(VENV)/installed
