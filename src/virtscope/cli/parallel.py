@@ -7,6 +7,7 @@ passed, reports that one guest, and starts another worker. `run_parallel` is the
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pickle
 import selectors
@@ -21,6 +22,8 @@ Job = tuple[str, Callable[[], Result]]
 
 _GRACE_SECONDS = 2.0
 """How long past its own deadline a worker may take to say so itself."""
+
+_REAPED_WITHIN_SECONDS = 1.0
 
 _HEADER = struct.Struct("<IQ")
 
@@ -47,20 +50,29 @@ class _Worker:
     def start(self, job: int, timeout: float) -> None:
         self.current = job
         self.deadline = time.monotonic() + timeout + _GRACE_SECONDS
-        os.write(self.job_write, struct.pack("<I", job))
+        # A worker that is dead already is noticed by the end of its results.
+        with contextlib.suppress(BrokenPipeError):
+            os.write(self.job_write, struct.pack("<I", job))
 
     def stop(self, *, kill: bool) -> None:
         os.close(self.job_write)
         if kill:
             os.kill(self.pid, signal.SIGKILL)
         os.close(self.result_read)
-        os.waitpid(self.pid, 0)
+        # One that waits for a dead disk may take the signal only when that answers: it is left behind.
+        until = time.monotonic() + _REAPED_WITHIN_SECONDS
+        while os.waitpid(self.pid, os.WNOHANG)[0] == 0 and time.monotonic() < until:
+            time.sleep(0.001)
 
 
 def _serve(jobs: Sequence[Job[Result]], job_read: int, result_write: int) -> None:
     """The child: run jobs until the pipe closes; never returns."""
     code = 0
     try:
+        # One that hangs for ever must not keep the reader of our output waiting.
+        nowhere = os.open(os.devnull, os.O_RDWR)
+        os.dup2(nowhere, 0)
+        os.dup2(nowhere, 1)
         while number := os.read(job_read, 4):
             job = struct.unpack("<I", number)[0]
             payload = pickle.dumps(jobs[job][1](), pickle.HIGHEST_PROTOCOL)

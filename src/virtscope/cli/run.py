@@ -7,11 +7,12 @@ import functools
 import os
 import signal
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from virtscope.cli import output
-from virtscope.cli.command import Command, Guests
+from virtscope.cli.command import Column, Command, Guests
+from virtscope.cli.deadline import Deadline, Expired
 from virtscope.cli.exit_codes import FAILED, NEGATIVE, OK, PARTIAL
 from virtscope.cli.parser import parse
 from virtscope.cli.printing import (
@@ -44,10 +45,21 @@ def run_command(command: Command, argv: Sequence[str] | None = None) -> int:
         return FAILED
     except BrokenPipeError:
         # A reader that has seen enough (`virt-ps | head`) ends the writer quietly, as it does C programs.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _give_up_output()
         return 128 + signal.SIGPIPE
+    except OSError as error:
+        # Errors about guests come as errors of ours: what is left is standard output, on a full disk.
+        _give_up_output()
+        where = "standard output" if error.filename is None else str(error.filename)
+        complain(command, f"{where} cannot be written: {error.strerror or error}")
+        return FAILED
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
+
+
+def _give_up_output() -> None:
+    """Let what is still to be written to standard output go nowhere, so that it does not fail once more."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def complain(command: Command, sentence: str) -> None:
@@ -69,7 +81,25 @@ def _run_rows(command: Command, args: argparse.Namespace) -> int:
     in_order = not (args.json or args.csv or keys or columns)
     if command.streams and in_order and len(guests) == 1:
         return _stream(command, args, guests[0], several)
-    reports = list(_reports(command, args, guests))
+
+    def answer(reports: Sequence[Report]) -> int:
+        return _answer(command, args, columns, keys, several, reports)
+
+    def hung(report: Report) -> None:
+        _end_hung(lambda report: answer([report]), report)
+
+    return answer(list(_reports(command, args, guests, hung)))
+
+
+def _answer(
+    command: Command,
+    args: argparse.Namespace,
+    columns: list[Column] | None,
+    keys: list[tuple[Column, bool]],
+    several: bool,
+    reports: Sequence[Report],
+) -> int:
+    """Print what came of all guests; returns the exit code."""
     _complain_of(command, args, reports)
     rows = [(report.guest, row) for report in reports for row in report.rows]
     if keys:
@@ -90,11 +120,29 @@ def _run_rows(command: Command, args: argparse.Namespace) -> int:
 
 def _complain_of(command: Command, args: argparse.Namespace, reports: Sequence[Report]) -> None:
     for report in reports:
-        about = f"{report.guest}: " if report.guest else ""
         for note in report.notes if not args.quiet else ():
-            complain(command, about + note)
+            complain(command, _about(report.guest, note))
         for error in report.errors:
-            complain(command, about + error)
+            complain(command, _about(report.guest, error))
+
+
+def _about(guest: str, sentence: str) -> str:
+    """`sentence` with the guest it is about, unless it begins with its name itself."""
+    return (
+        sentence if not guest or sentence.startswith((f"{guest} ", f"{guest}:")) else f"{guest}: {sentence}"
+    )
+
+
+def _end_hung(answer: Callable[[Report], int], report: Report) -> None:
+    """Print what can be said of a guest whose disk does not answer, and end the process from a thread beside
+    the one that waits for it.
+    """
+    code = FAILED
+    try:
+        code = answer(report)
+        sys.stdout.flush()
+    finally:
+        os._exit(code)
 
 
 # Guests
@@ -110,11 +158,19 @@ def _guests(command: Command, args: argparse.Namespace) -> tuple[list[Guest | No
     return list(guests), len(guests) > 1 or implicit
 
 
-def _reports(command: Command, args: argparse.Namespace, guests: Sequence[Guest | None]) -> Iterator[Report]:
-    """One report per guest, in the guests' order; several guests are looked at in parallel."""
+def _reports(
+    command: Command,
+    args: argparse.Namespace,
+    guests: Sequence[Guest | None],
+    hung: Callable[[Report], None],
+) -> Iterator[Report]:
+    """One report per guest, in the guests' order; several guests are looked at in parallel.
+
+    `hung` is called with the report on an only guest that does not answer at all, in another thread.
+    """
     if len(guests) <= 1:
         for guest in guests:
-            yield look(command, args, guest)
+            yield look(command, args, guest, hung)
         return
     from virtscope.cli.parallel import run_parallel
 
@@ -127,49 +183,65 @@ def _reports(command: Command, args: argparse.Namespace, guests: Sequence[Guest 
     )
 
 
-def look(command: Command, args: argparse.Namespace, guest: Guest | None) -> Report:
+def look(
+    command: Command,
+    args: argparse.Namespace,
+    guest: Guest | None,
+    hung: Callable[[Report], None] | None = None,
+) -> Report:
     """Collect one guest's rows; errors of ours end up in the report."""
     assert command.rows is not None
     rows: list[Any] = []
     errors: list[str] = []
+    notes: tuple[str, ...] = ()
     try:
-        with _deadline(getattr(args, "timeout", None), guest):
-            rows.extend(command.rows(guest, args))  # type: ignore[arg-type]
-    except VirtscopeError as problem:
-        errors.append(str(problem))
-    except TimeoutError:
-        errors.append(f"gave up after {args.timeout:g} seconds (raise --timeout to wait longer)")
-    except RecursionError:
-        errors.append("the data is nested too deeply to be real")
-    return _report(guest, rows, errors)
+        with _deadline(args, guest, hung):
+            try:
+                rows.extend(command.rows(guest, args))  # type: ignore[arg-type]
+            except _TOLD as error:
+                errors.append(_sentence(error))
+            if guest is not None:
+                notes = guest.notes
+    except _TOLD as error:
+        errors.append(_sentence(error))
+    except Expired:
+        errors.append(_given_up(args))
+    return _report(guest, rows, notes, errors)
 
 
-def _report(guest: Guest | None, rows: Sequence[Any], errors: Sequence[str]) -> Report:
+_TOLD = (VirtscopeError, RecursionError, MemoryError)
+"""What looking at a guest may end with: the guest's trouble, and not the run's."""
+
+
+def _sentence(error: BaseException) -> str:
+    if isinstance(error, RecursionError):
+        return "the data is nested too deeply to be real"
+    return "looking at it takes more memory than there is" if isinstance(error, MemoryError) else str(error)
+
+
+def _report(guest: Guest | None, rows: Sequence[Any], notes: Sequence[str], errors: Sequence[str]) -> Report:
+    """The report on a guest, which is let go of; what is an error already is no note, too."""
     if guest is None:
         return Report("", tuple(rows), errors=tuple(errors))
-    report = Report(guest.name, tuple(rows), guest.notes, (*guest.problems, *errors))
+    told = tuple(dict.fromkeys((*guest.problems, *errors)))
+    name = guest.name
     guest.close()
-    return report
+    return Report(name, tuple(rows), tuple(note for note in notes if note not in told), told)
 
 
-class _deadline:
-    """Raises TimeoutError in the main thread when looking at a guest takes too long."""
+def _given_up(args: argparse.Namespace) -> str:
+    return f"gave up after {args.timeout:g} seconds (raise --timeout to wait longer)"
 
-    def __init__(self, seconds: float | None, guest: Guest | None) -> None:
-        self.seconds = seconds if guest is not None else None
 
-    def __enter__(self) -> None:
-        if self.seconds:
-            signal.signal(signal.SIGALRM, self._expired)
-            signal.setitimer(signal.ITIMER_REAL, self.seconds)
-
-    def __exit__(self, *exc: object) -> None:
-        if self.seconds:
-            signal.setitimer(signal.ITIMER_REAL, 0)
-
-    @staticmethod
-    def _expired(*_: object) -> None:
-        raise TimeoutError
+def _deadline(
+    args: argparse.Namespace, guest: Guest | None, hung: Callable[[Report], None] | None
+) -> Deadline:
+    if guest is None:
+        return Deadline(None)
+    name = guest.name
+    if hung is None:
+        return Deadline(args.timeout)
+    return Deadline(args.timeout, lambda: hung(Report(name, (), errors=(_given_up(args),))))
 
 
 def _stream(command: Command, args: argparse.Namespace, guest: Guest | None, several: bool) -> int:
@@ -180,25 +252,36 @@ def _stream(command: Command, args: argparse.Namespace, guest: Guest | None, sev
     out = output.stdout()
     name = guest.name if guest is not None else None
     errors: list[str] = []
+    notes: tuple[str, ...] = ()
     printed = 0
-    rows: Iterable[Any] = command.rows(guest, args)  # type: ignore[arg-type]
+    follows = command.follows is not None and command.follows(args)
+
+    def told(report: Report) -> int:
+        _complain_of(command, args, [report])
+        if report.errors:
+            return PARTIAL if printed else FAILED
+        return OK
+
     try:
-        if args.jsonl:
-            for row in rows:
-                out.write(output.dump_json(output.row_object(row, None, name)) + "\n")
-                printed += 1
-        else:
-            for line in command.text(rows, args):
-                out.write(shown_line(line, name if several else None, color))
-                printed += 1
-                if command.follows is not None:
-                    out.flush()
-    except VirtscopeError as problem:
-        errors.append(str(problem))
-    except RecursionError:
-        errors.append("the data is nested too deeply to be real")
-    report = _report(guest, (), errors)
-    _complain_of(command, args, [report])
-    if report.errors:
-        return PARTIAL if printed else FAILED
-    return OK
+        with Deadline(None) if follows else _deadline(args, guest, lambda r: _end_hung(told, r)) as deadline:
+            try:
+                rows = deadline.each(command.rows(guest, args))  # type: ignore[arg-type]
+                if args.jsonl:
+                    for row in rows:
+                        out.write(output.dump_json(output.row_object(row, None, name)) + "\n")
+                        printed += 1
+                else:
+                    for line in command.text(rows, args):
+                        out.write(shown_line(line, name if several else None, color))
+                        printed += 1
+                        if command.follows is not None:
+                            out.flush()
+            except _TOLD as error:
+                errors.append(_sentence(error))
+            if guest is not None:
+                notes = guest.notes
+    except _TOLD as error:
+        errors.append(_sentence(error))
+    except Expired:
+        errors.append(_given_up(args))
+    return told(_report(guest, (), notes, errors))
