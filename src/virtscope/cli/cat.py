@@ -10,7 +10,7 @@ from virtscope.cli.exit_codes import FAILED, OK, PARTIAL
 from virtscope.cli.paths import guest_path, path_argument
 from virtscope.cli.run import complain
 from virtscope.cli.selection import one_guest
-from virtscope.errors import FormatError, GuestPathError
+from virtscope.errors import FormatError, GuestError, GuestPathError
 
 _CHUNK = 4 << 20
 
@@ -33,7 +33,7 @@ def _run(args: argparse.Namespace) -> int:
                     sys.stdout.buffer.write(data)
                     offset += len(data)
                 sys.stdout.buffer.flush()
-            except (GuestPathError, FormatError) as error:
+            except (GuestPathError, FormatError, GuestError) as error:
                 complain(COMMAND, str(error))
                 failed += 1
     if not failed:

@@ -10,14 +10,20 @@ from virtscope.cli.paths import guest_path, path_argument
 from virtscope.cli.progress import Progress
 from virtscope.cli.run import complain
 from virtscope.cli.selection import one_guest
-from virtscope.errors import FormatError, GuestPathError
+from virtscope.errors import FormatError, GuestError, GuestPathError
 
 
 def _run(args: argparse.Namespace) -> int:
     from virtscope.extract.copy_out import copy_out
 
-    problems: list[str] = []
-    failed = 0
+    problems = failed = 0
+
+    def problem(sentence: str) -> None:
+        nonlocal problems
+        problems += 1
+        progress.wipe()
+        complain(COMMAND, sentence)
+
     with one_guest(COMMAND, args) as guest:
         tree = guest.tree
         if not args.quiet:
@@ -26,12 +32,10 @@ def _run(args: argparse.Namespace) -> int:
         with Progress("copied", quiet=args.quiet) as progress:
             for text in args.paths:
                 try:
-                    copy_out(tree, guest_path(text), args.target, problem=problems.append, progress=progress)
-                except (GuestPathError, FormatError) as error:
-                    problems.append(str(error))
+                    copy_out(tree, guest_path(text), args.target, problem=problem, progress=progress)
+                except (GuestPathError, FormatError, GuestError) as error:
+                    problem(str(error))
                     failed += 1
-    for problem in problems:
-        complain(COMMAND, problem)
     if failed == len(args.paths):
         return FAILED
     return PARTIAL if problems else OK

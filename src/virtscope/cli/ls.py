@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from virtscope.cli.command import Command, Example, Guests, Line, Option
 from virtscope.cli.output import human_size
 from virtscope.cli.paths import guest_path, mode_text, path_argument, path_text, when
-from virtscope.errors import FormatError, VirtscopeError
+from virtscope.errors import FormatError, GuestError, GuestPathError
 
 if TYPE_CHECKING:
     from virtscope.fs.filesystem import Stat
@@ -119,29 +119,31 @@ def _full(plain: _Plain) -> File:
 
 
 def _listed(tree: Tree, guest: Guest, args: argparse.Namespace) -> Iterator[_Plain]:
+    problem = guest.problems.append
     for text in args.paths:
-        node = tree.resolve(guest_path(text))
-        if node.stat().mode & 0o170000 != 0o040000:
-            yield _looked_at(node, None, args)
+        try:
+            node = tree.resolve(guest_path(text))
+            if node.stat().mode & 0o170000 != 0o040000:
+                yield _looked_at(node, None, args)
+                continue
+        except (GuestPathError, FormatError, GuestError) as error:
+            problem(str(error))
             continue
         top = path_text(node.path)
-        walk = tree.walk(node) if args.recursive else iter([(node, _sorted(tree, node))])
-        try:
-            for directory, inside in walk:
-                place = path_text(directory.path) if args.recursive else top
-                for child in inside:
-                    try:
-                        yield _looked_at(child, place, args)
-                    except FormatError as error:
-                        guest.problems.append(f"{path_text(child.path)}: {error}")
-                if not inside and args.recursive:
-                    yield _Plain(place, "", directory.stat(), None, None)
-        except VirtscopeError as error:
-            guest.problems.append(f"{text}: {error}")
+        walk = tree.walk(node, problem=problem) if args.recursive else [(node, _sorted(tree, node, problem))]
+        for directory, inside in walk:
+            place = path_text(directory.path) if args.recursive else top
+            for child in inside:
+                try:
+                    yield _looked_at(child, place, args)
+                except (FormatError, GuestError) as error:
+                    problem(f"{path_text(child.path)}: {error}")
+            if not inside and args.recursive:
+                yield _Plain(place, "", directory.stat(), None, None)
 
 
-def _sorted(tree: Tree, directory: Node) -> list[Node]:
-    return sorted(tree.children(directory), key=lambda node: node.path)
+def _sorted(tree: Tree, directory: Node, problem: Callable[[str], None]) -> list[Node]:
+    return sorted(tree.children(directory, problem=problem), key=lambda node: node.path)
 
 
 def _rows(guest: Guest, args: argparse.Namespace) -> Iterator[File | _Plain]:

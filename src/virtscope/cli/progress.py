@@ -44,6 +44,11 @@ class Progress:
         return self
 
     def __exit__(self, *exc: object) -> None:
+        self.wipe()
+
+    def wipe(self) -> None:
+        """Take the line away, for another one to be written; it comes back with the next count."""
         if self._shown:
             sys.stderr.write("\r\x1b[K")
             sys.stderr.flush()
+            self._shown = False

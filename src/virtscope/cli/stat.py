@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from virtscope.cli.command import Command, Example, Guests, Line, Option
 from virtscope.cli.paths import guest_path, mode_text, path_argument, path_text, when
-from virtscope.errors import FormatError, GuestPathError
+from virtscope.errors import FormatError, GuestError, GuestPathError
 
 if TYPE_CHECKING:
     from virtscope.fs.filesystem import FileExtent
@@ -92,7 +92,7 @@ def _rows(guest: Guest, args: argparse.Namespace) -> Iterator[FileDetails]:
                 xattrs=node.filesystem.xattrs(node.inode),
                 extents=extents,
             )
-        except (GuestPathError, FormatError) as error:
+        except (GuestPathError, FormatError, GuestError) as error:
             guest.problems.append(str(error))
 
 

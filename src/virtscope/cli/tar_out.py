@@ -6,6 +6,8 @@ import argparse
 import contextlib
 import os
 import sys
+from collections.abc import Iterator
+from typing import BinaryIO
 
 from virtscope.cli.command import Command, Example, Guests, Option
 from virtscope.cli.exit_codes import OK, PARTIAL
@@ -19,7 +21,14 @@ from virtscope.errors import UsageError
 def _run(args: argparse.Namespace) -> int:
     from virtscope.extract.tar_out import tar_out
 
-    problems: list[str] = []
+    problems = 0
+
+    def problem(sentence: str) -> None:
+        nonlocal problems
+        problems += 1
+        progress.wipe()
+        complain(COMMAND, sentence)
+
     if args.file == "-" and sys.stdout.isatty():
         raise UsageError("a tar stream is not for a terminal: name a file, or pipe it somewhere")
     with one_guest(COMMAND, args) as guest:
@@ -28,25 +37,40 @@ def _run(args: argparse.Namespace) -> int:
         if not args.quiet:
             for note in guest.notes:
                 complain(COMMAND, note)
-        with Progress("written", quiet=args.quiet) as progress:
-            if args.file == "-":
-                tar_out(tree, top, sys.stdout.buffer, problem=problems.append, progress=progress)
-                sys.stdout.buffer.flush()
-            else:
-                # Half a file must not be taken for a whole one: it gets its name when it is complete.
-                unfinished = f"{args.file}.unfinished-{os.getpid()}"
-                try:
-                    with open(unfinished, "xb") as out:
-                        tar_out(tree, top, out, problem=problems.append, progress=progress)
-                    os.replace(unfinished, args.file)
-                except OSError as error:
-                    raise UsageError(f"{args.file} cannot be written: {error.strerror}") from None
-                finally:
-                    with contextlib.suppress(FileNotFoundError):
-                        os.unlink(unfinished)
-    for problem in problems:
-        complain(COMMAND, problem)
+        with Progress("written", quiet=args.quiet) as progress, _output(args.file) as out:
+            tar_out(tree, top, out, problem=problem, progress=progress)
     return PARTIAL if problems else OK
+
+
+@contextlib.contextmanager
+def _output(path: str) -> Iterator[BinaryIO]:
+    """Where the stream goes. A file gets its name when it is complete: half a file must not be taken for a
+    whole one. What is there already and is no file (a device, a pipe) is written to as it is.
+    """
+    if path == "-":
+        yield sys.stdout.buffer
+        sys.stdout.buffer.flush()
+        return
+    path = os.path.realpath(path)
+    try:
+        if os.path.exists(path) and not os.path.isfile(path):
+            with open(path, "wb") as out:
+                yield out
+            return
+        unfinished = f"{path}.unfinished-{os.getpid()}"
+        with open(unfinished, "xb") as out:
+            try:
+                yield out
+                out.close()
+                os.replace(unfinished, path)
+            except BaseException:
+                with contextlib.suppress(OSError):
+                    os.unlink(unfinished)
+                raise
+    except OSError as error:
+        if isinstance(error, BrokenPipeError):
+            raise
+        raise UsageError(f"{path} cannot be written: {error.strerror}") from None
 
 
 COMMAND = Command(

@@ -8,12 +8,12 @@ out: `tar_out` keeps all of that for whom it is safe.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from virtscope.errors import FormatError, GuestPathError, UsageError
+from virtscope.errors import FormatError, UsageError, VirtscopeError
 from virtscope.extract.sparse import data_of
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def copy_out(
         tree: the guest's files.
         source: a path in the guest.
         target: an existing directory of the host; the copy gets the source's last name in it.
-        problem: told, in a sentence, of each file that could not be copied.
+        problem: told, in a sentence, of each file that could not be copied; no part of it is left.
         progress: see `Progress`.
 
     Raises:
@@ -57,14 +57,27 @@ def copy_out(
     except OSError as error:
         raise UsageError(f"{target} is not a directory that can be written to: {error.strerror}") from None
     try:
-        _Copier(tree, problem, progress).copy(node, directory, node.name.strip(b"/") or b"root", 0)
+        _Copier(tree, problem, progress).copy(node, directory, _name_of(node))
     except FileExistsError:
-        name = os.fsdecode(node.name)
+        name = os.fsdecode(_name_of(node))
         raise UsageError(f"{target} has a {name} already; nothing in it was changed") from None
     except OSError as error:
         raise UsageError(f"{target} cannot be written to: {error.strerror}") from None
     finally:
         os.close(directory)
+
+
+def _name_of(node: Node) -> bytes:
+    return node.name.strip(b"/") or b"root"
+
+
+class _Level(NamedTuple):
+    """A directory that is being copied: its descriptor on the host, and what is still to be copied of it."""
+
+    node: Node
+    stat: Stat
+    inside: int
+    children: Iterator[Node]
 
 
 class _Copier:
@@ -73,72 +86,105 @@ class _Copier:
         self._problem = problem
         self._progress = progress
         self._entered: set[tuple[int, int]] = set()
+        self._levels: list[_Level] = []
 
-    def copy(self, node: Node, directory: int, name: bytes, depth: int) -> None:
+    def copy(self, node: Node, directory: int, name: bytes) -> None:
+        """Copy `node` and all below it: by a list of levels, as Python's stack is less deep than a guest's
+        directories may be.
+        """
+        try:
+            self._copy_one(node, directory, name)
+            while self._levels:
+                level = self._levels[-1]
+                child = next(level.children, None)
+                if child is None:
+                    self._leave()
+                else:
+                    self._copy_child(child, level.inside)
+        finally:
+            for level in self._levels:
+                os.close(level.inside)
+
+    def _copy_child(self, child: Node, inside: int) -> None:
+        try:
+            self._copy_one(child, inside, child.name)
+        except VirtscopeError as error:
+            self._problem(f"{os.fsdecode(child.path)} was not copied: {error}")
+        except OSError as error:
+            if error.errno in _FULL:
+                raise
+            self._problem(f"{os.fsdecode(child.path)} was not copied: {error.strerror}")
+
+    def _copy_one(self, node: Node, directory: int, name: bytes) -> None:
         stat = node.stat()
         kind = stat.mode & 0o170000
         if kind == 0o040000:
-            self._copy_directory(node, stat, directory, name, depth)
+            self._enter(node, stat, directory, name)
         elif kind == 0o100000:
             self._copy_file(node, stat, directory, name)
         elif kind == 0o120000:
-            os.symlink(node.filesystem.readlink(node.inode), name, dir_fd=directory)
-            _set_times(stat, name, directory)
+            self._copy_link(node, stat, directory, name)
         else:
             self._problem(f"{os.fsdecode(node.path)} was left out: it is a {stat.kind}")
 
-    def _copy_directory(self, node: Node, stat: Stat, directory: int, name: bytes, depth: int) -> None:
+    def _enter(self, node: Node, stat: Stat, directory: int, name: bytes) -> None:
         key = (id(node.filesystem), node.inode)
-        if key in self._entered or depth > _DEEPEST:
-            self._problem(
-                f"{os.fsdecode(node.path)} was left out: the directories form a circle or are too deep"
-            )
+        if key in self._entered:
+            self._problem(f"{os.fsdecode(node.path)} was left out: it is another name of a directory")
             return
-        self._entered.add(key)
+        if len(self._levels) >= _DEEPEST:
+            self._problem(f"{os.fsdecode(node.path)} was left out: it is more than {_DEEPEST} levels deep")
+            return
         os.mkdir(name, 0o700, dir_fd=directory)
-        with _opened(name, _DIRECTORY, directory) as inside:
-            try:
-                for child in self._tree.children(node):
-                    self._copy_child(child, inside, depth)
-            except FormatError as error:
-                self._problem(f"{os.fsdecode(node.path)}: {error}")
-            os.fchmod(inside, stat.mode & 0o777)
-            os.utime(inside, ns=(stat.accessed_ns or 0, stat.modified_ns or 0))
+        self._entered.add(key)
+        inside = os.open(name, _DIRECTORY, dir_fd=directory)
+        self._levels.append(_Level(node, stat, inside, self._tree.children(node, problem=self._problem)))
 
-    def _copy_child(self, child: Node, inside: int, depth: int) -> None:
+    def _leave(self) -> None:
+        level = self._levels.pop()
         try:
-            self.copy(child, inside, child.name, depth + 1)
-        except (FormatError, GuestPathError) as error:
-            self._problem(f"{os.fsdecode(child.path)}: {error}")
-        except OSError as error:
-            if error.errno not in _FULL:
-                self._problem(f"{os.fsdecode(child.path)}: {error.strerror}")
-                return
-            raise
+            os.fchmod(level.inside, level.stat.mode & 0o777)
+            os.utime(level.inside, ns=(level.stat.accessed_ns or 0, level.stat.modified_ns or 0))
+        finally:
+            os.close(level.inside)
+
+    def _copy_link(self, node: Node, stat: Stat, directory: int, name: bytes) -> None:
+        target = node.filesystem.readlink(node.inode)
+        if not target or b"\0" in target:
+            raise FormatError(
+                node.filesystem.kind, f"the link has the impossible target {os.fsdecode(target)!r}"
+            )
+        os.symlink(target, name, dir_fd=directory)
+        times = (stat.accessed_ns or 0, stat.modified_ns or 0)
+        os.utime(name, ns=times, dir_fd=directory, follow_symlinks=False)
 
     def _copy_file(self, node: Node, stat: Stat, directory: int, name: bytes) -> None:
-        with _opened(name, _NEW_FILE, directory) as out:
-            for offset, data in data_of(node, stat.size):
-                os.pwrite(out, data, offset)
-                self._progress(len(data))
+        out = os.open(name, _NEW_FILE, 0o600, dir_fd=directory)
+        try:
+            # Said first, so that a size no file of the host can have costs no time.
             os.ftruncate(out, stat.size)
+            for offset, data in data_of(node, stat.size):
+                _write_all(out, data, offset)
+                self._progress(len(data))
             os.fchmod(out, stat.mode & 0o777)
             os.utime(out, ns=(stat.accessed_ns or 0, stat.modified_ns or 0))
+        except BaseException:
+            # Half a file must not be taken for a whole one, whatever ended the copying.
+            with contextlib.suppress(OSError):
+                os.unlink(name, dir_fd=directory)
+            raise
+        finally:
+            os.close(out)
 
 
 _FULL = frozenset((28, 122, 30, 5))
 """ENOSPC, EDQUOT, EROFS, EIO: going on with the next file makes no sense."""
 
 
-@contextmanager
-def _opened(name: bytes, flags: int, directory: int) -> Iterator[int]:
-    descriptor = os.open(name, flags, 0o600, dir_fd=directory)
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)
-
-
-def _set_times(stat: Stat, name: bytes, directory: int) -> None:
-    times = (stat.accessed_ns or 0, stat.modified_ns or 0)
-    os.utime(name, ns=times, dir_fd=directory, follow_symlinks=False)
+def _write_all(out: int, data: bytes, offset: int) -> None:
+    """All of `data`: on a disk that is nearly full, a write takes a part of it and is no error."""
+    left = memoryview(data)
+    while left:
+        count = os.pwrite(out, left, offset)
+        left = left[count:]
+        offset += count

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import tarfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import TYPE_CHECKING, BinaryIO
 
 from virtscope.errors import FormatError, VirtscopeError
@@ -64,41 +64,12 @@ def tar_out(
         writer.add(top, os.fsdecode(top.name))
     else:
         base = len(top.path) if top.path.endswith(b"/") else len(top.path) + 1
-        for directory, inside in _walk(tree, top, problem):
+        for directory, inside in tree.walk(top, problem=problem):
             name = os.fsdecode(directory.path[base:])
             writer.add(directory, f"./{name}/" if name else "./")
             for node in inside:
-                writer.add(node, "./" + os.fsdecode(node.path[base:]))
+                writer.add_unless_directory(node, "./" + os.fsdecode(node.path[base:]))
     out.write(bytes(2 * _BLOCK))
-
-
-def _walk(tree: Tree, top: Node, problem: Callable[[str], None]) -> Iterator[tuple[Node, list[Node]]]:
-    """Each directory with what in it is no directory; a damaged one is told of, and the walk goes on."""
-    seen: set[tuple[int, int]] = set()
-    waiting = [top]
-    while waiting:
-        directory = waiting.pop()
-        key = (id(directory.filesystem), directory.inode)
-        if key in seen:
-            problem(f"{os.fsdecode(directory.path)} was left out: it is another name of a directory above")
-            continue
-        seen.add(key)
-        inside: list[Node] = []
-        try:
-            inside.extend(tree.children(directory))
-        except FormatError as error:
-            problem(f"{os.fsdecode(directory.path)}: {error}")
-        files: list[Node] = []
-        below: list[Node] = []
-        for node in sorted(inside, key=lambda node: node.path):
-            try:
-                is_directory = node.stat().mode & 0o170000 == 0o040000
-            except FormatError as error:
-                problem(f"{os.fsdecode(node.path)}: {error}")
-                continue
-            (below if is_directory else files).append(node)
-        yield directory, files
-        waiting += reversed(below)
 
 
 class _Writer:
@@ -110,6 +81,16 @@ class _Writer:
         self._progress = progress
         self._links: dict[tuple[int, int], str] = {}
 
+    def add_unless_directory(self, node: Node, name: str) -> None:
+        """Add what the walk does not come to later."""
+        try:
+            is_directory = node.stat().mode & 0o170000 == 0o040000
+        except VirtscopeError as error:
+            self._problem(f"{os.fsdecode(node.path)}: {error}")
+            return
+        if not is_directory:
+            self.add(node, name)
+
     def add(self, node: Node, name: str) -> None:
         try:
             stat = node.stat()
@@ -118,13 +99,19 @@ class _Writer:
                 self._problem(f"{os.fsdecode(node.path)} was left out: a tar file cannot hold a {stat.kind}")
                 return
             header = self._header(node, stat, name, kind)
-            if kind == tarfile.REGTYPE and header.type == tarfile.REGTYPE:
-                self._add_file(node, stat, header)
-                return
+            parts = None
+            if header.type == tarfile.REGTYPE:
+                parts = [(start, size) for start, size, is_zero in data_map(node, stat.size) if not is_zero]
         except VirtscopeError as error:
             self._problem(f"{os.fsdecode(node.path)}: {error}")
             return
-        self._write(_encoded(header))
+        if kind != tarfile.DIRTYPE and stat.links > 1 and len(self._links) < _MOST_LINKS_REMEMBERED:
+            # Only now: a link to a file that is not in the stream would cost its other names, too.
+            self._links.setdefault((id(node.filesystem), node.inode), name)
+        if parts is not None:
+            self._add_file(node, stat, header, parts)
+        else:
+            self._write(_encoded(header))
 
     def _header(self, node: Node, stat: Stat, name: str, kind: bytes) -> tarfile.TarInfo:
         header = tarfile.TarInfo(name)
@@ -141,24 +128,38 @@ class _Writer:
             if value is not None:
                 pax[key] = _seconds(value)
         if kind == tarfile.SYMTYPE:
-            header.linkname = os.fsdecode(node.filesystem.readlink(node.inode))
+            target = node.filesystem.readlink(node.inode)
+            if not target or b"\0" in target:
+                what = f"the link has the impossible target {os.fsdecode(target)!r}"
+                raise FormatError(node.filesystem.kind, what)
+            header.linkname = os.fsdecode(target)
         if stat.device is not None:
             header.devmajor, header.devminor = stat.device
         if kind != tarfile.DIRTYPE and stat.links > 1:
-            file = (id(node.filesystem), node.inode)
-            first = self._links.get(file)
+            first = self._links.get((id(node.filesystem), node.inode))
             if first is not None:
                 header.type = tarfile.LNKTYPE
                 header.linkname = first
                 return header
-            if len(self._links) < _MOST_LINKS_REMEMBERED:
-                self._links[file] = name
-        for attribute, data in node.filesystem.xattrs(node.inode).items():
-            pax[f"SCHILY.xattr.{attribute}"] = data.decode("utf-8", "surrogateescape")
+        try:
+            attributes = node.filesystem.xattrs(node.inode)
+        except VirtscopeError as error:
+            self._problem(f"{os.fsdecode(node.path)} has lost its extended attributes: {error}")
+            attributes = {}
+        for attribute, data in attributes.items():
+            if not _can_be_keyword(attribute):
+                self._problem(
+                    f"{os.fsdecode(node.path)} has lost the attribute {attribute!r}: it is no UTF-8"
+                )
+                continue
+            # As GNU tar has them: the sign that ends a keyword cannot be in it.
+            keyword = attribute.replace("%", "%25").replace("=", "%3D")
+            pax[f"SCHILY.xattr.{keyword}"] = data.decode("utf-8", "surrogateescape")
         return header
 
-    def _add_file(self, node: Node, stat: Stat, header: tarfile.TarInfo) -> None:
-        parts = [(start, size) for start, size, is_zero in data_map(node, stat.size) if not is_zero]
+    def _add_file(
+        self, node: Node, stat: Stat, header: tarfile.TarInfo, parts: list[tuple[int, int]]
+    ) -> None:
         stored = sum(size for _, size in parts)
         if stat.size - stored < _SMALLEST_SPARSE:
             header.size = stat.size
@@ -188,15 +189,19 @@ class _Writer:
     def _write_parts(self, node: Node, parts: list[tuple[int, int]]) -> None:
         """The bytes of a file, padded; what cannot be read becomes zeros, so that the stream stays one."""
         written = 0
+        told = False
         for start, size in parts:
             position = start
             while position < start + size:
                 wanted = min(_CHUNK, start + size - position)
+                data, why = b"", "it ends before its size"
                 try:
                     data = node.filesystem.read(node.inode, position, wanted)
                 except VirtscopeError as error:
-                    self._problem(f"{os.fsdecode(node.path)} has zeros where it cannot be read: {error}")
-                    data = b""
+                    why = str(error)
+                if len(data) < wanted and not told:
+                    self._problem(f"{os.fsdecode(node.path)} has zeros where it cannot be read: {why}")
+                    told = True
                 self._write(data.ljust(wanted, b"\0"))
                 position += wanted
                 written += wanted
@@ -210,6 +215,15 @@ class _Writer:
 def _encoded(header: tarfile.TarInfo) -> bytes:
     """The header's blocks; bytes that are no UTF-8 are kept as they are (GNU tar reads them so)."""
     return header.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape")
+
+
+def _can_be_keyword(attribute: str) -> bool:
+    """Whether a pax header can hold an attribute of that name: its keywords are UTF-8 and end with a byte."""
+    try:
+        attribute.encode()
+    except UnicodeEncodeError:
+        return False
+    return "\0" not in attribute
 
 
 def _seconds(nanoseconds: int) -> str:

@@ -6,11 +6,11 @@ at the tree's root, `..` at the root stays there, so that no link of a guest lea
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from virtscope.errors import FormatError, GuestPathError
+from virtscope.errors import FormatError, GuestPathError, VirtscopeError
 
 if TYPE_CHECKING:
     from virtscope.fs.filesystem import FileReader, Filesystem, Stat
@@ -69,7 +69,9 @@ class Tree:
             assert mounts is not None
             try:
                 node = self.resolve(point)
-            except GuestPathError as error:
+                if not self._is_directory(node, quiet=False):
+                    raise GuestPathError(point, "this is not a directory")
+            except VirtscopeError as error:
                 self.notes.append(f"nothing was mounted on {_text(point)}: {error}")
                 continue
             self._mounted[id(node.filesystem), node.inode] = mounts[point]
@@ -111,25 +113,52 @@ class Tree:
             trail.append(node)
         return trail[-1]
 
-    def children(self, directory: Node) -> Iterator[Node]:
+    def children(self, directory: Node, *, problem: Callable[[str], None] | None = None) -> Iterator[Node]:
         """What is in `directory`, in the order of the disk; mount points are crossed.
 
+        Args:
+            directory: where to look.
+            problem: told, in a sentence, of what is damaged, and what can be read comes nevertheless.
+
         Raises:
-            FormatError: the directory is damaged; names before the damage have been yielded.
+            FormatError: the directory is damaged and `problem` is None; names before the damage have been
+                yielded.
+            GuestError: a part of it could not be read, and `problem` is None.
         """
         below = directory.path if directory.path != b"/" else b""
-        for entry in directory.filesystem.entries(directory.inode):
+        entries = directory.filesystem.entries(directory.inode)
+        while True:
+            try:
+                entry = next(entries, None)
+            except VirtscopeError as error:
+                if problem is None:
+                    raise
+                problem(f"{_text(directory.path)}: {error}")
+                return
+            if entry is None:
+                return
             # No kernel lets such a name come into being, and to whoever copies files out it would be a path.
             if b"/" in entry.name or b"\0" in entry.name or entry.name in (b"", b".", b".."):
-                where = f"{_text(directory.path)} has an entry with the impossible name {_text(entry.name)!r}"
-                raise FormatError(directory.filesystem.kind, where)
+                what = f"{_text(directory.path)} has an entry with the impossible name {_text(entry.name)!r}"
+                if problem is None:
+                    raise FormatError(directory.filesystem.kind, what)
+                problem(f"{what}, which was left out")
+                continue
             yield self._crossed(Node(below + b"/" + entry.name, directory.filesystem, entry.inode))
 
-    def walk(self, top: Node) -> Iterator[tuple[Node, list[Node]]]:
+    def walk(
+        self, top: Node, *, problem: Callable[[str], None] | None = None
+    ) -> Iterator[tuple[Node, list[Node]]]:
         """`top` and every directory below it, each with what is in it by name; no directory is entered twice.
 
+        Args:
+            top: where to begin.
+            problem: told, in a sentence, of each directory that is damaged, or not entered as it has another
+                name above or is too deep; the walk goes on.
+
         Raises:
-            FormatError: a directory is damaged.
+            FormatError: a directory is damaged and `problem` is None.
+            GuestError: a part of one could not be read, and `problem` is None.
         """
         seen: set[tuple[int, int]] = set()
         waiting = [(top, 0)]
@@ -137,15 +166,29 @@ class Tree:
             directory, depth = waiting.pop()
             key = (id(directory.filesystem), directory.inode)
             if key in seen or depth > MAXIMUM_DEPTH:
+                if problem is not None:
+                    why = "it is another name of a directory" if key in seen else "it is too deep"
+                    problem(f"{_text(directory.path)} was left out: {why}")
                 continue
             seen.add(key)
-            inside = sorted(self.children(directory), key=lambda node: node.path)
+            inside = sorted(self.children(directory, problem=problem), key=lambda node: node.path)
             yield directory, inside
             waiting += [
                 (node, depth + 1)
                 for node in reversed(inside)
-                if node.filesystem.stat(node.inode).mode & 0o170000 == 0o040000
+                if self._is_directory(node, quiet=problem is not None)
             ]
+
+    def _is_directory(self, node: Node, *, quiet: bool) -> bool:
+        """Whether it is a directory; one that cannot be looked at is none, and whoever gets it from the walk
+        finds that out.
+        """
+        try:
+            return node.filesystem.stat(node.inode).mode & 0o170000 == 0o040000
+        except VirtscopeError:
+            if quiet:
+                return False
+            raise
 
     def _lookup(self, directory: Node, name: bytes, path: bytes) -> int:
         if directory.stat().mode & 0o170000 != 0o040000:
