@@ -13,6 +13,7 @@ from virtscope.cli.output import human_size
 if TYPE_CHECKING:
     from virtscope.guest import Guest
     from virtscope.inspect.usage import DiskUsage
+    from virtscope.storage import Device
 
 
 def _kib(size: int | None) -> str:
@@ -87,9 +88,23 @@ def _default_columns(args: argparse.Namespace) -> list[str]:
 
 
 def _rows(guest: Guest, args: argparse.Namespace) -> Iterator[DiskUsage]:
+    found = False
     for row in guest.filesystems():
+        found = True
         if not args.type or row.type in args.type:
             yield row
+    if not found and not guest.problems:
+        # Nothing at all and nothing that could be read are different answers.
+        unread = [f"{device.name} ({device.content})" for device in guest.storage.devices if _hides(device)]
+        if unread:
+            guest.problems.append(
+                f"no filesystem that can be read is on its disks; not read: {', '.join(unread)}"
+            )
+
+
+def _hides(device: Device) -> bool:
+    """Whether there may be filesystems on it that are not seen; a blank disk has none."""
+    return device.content in ("crypto_LUKS", "linux_raid_member") or any(device.magic)
 
 
 COMMAND = Command(

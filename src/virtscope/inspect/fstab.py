@@ -52,7 +52,7 @@ def parse_fstab(text: bytes) -> list[FstabEntry]:
         if len(fields) < 3 or fields[0].startswith(b"#"):
             continue
         device, point, kind = (_unescaped(field) for field in fields[:3])
-        options = fields[3].decode("ascii", "replace").split(",") if len(fields) > 3 else []
+        options = _unescaped(fields[3]).decode("ascii", "replace").split(",") if len(fields) > 3 else []
         bound = {"bind", "rbind", "noauto"} & set(options)
         if not point.startswith(b"/") or kind in _NOT_ON_DISK or bound:
             continue

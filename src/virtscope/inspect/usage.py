@@ -69,6 +69,8 @@ def disk_usage(
         FormatError, GuestError: a filesystem cannot be read, and `problem` is None.
     """
     for device in storage.devices:
+        if device.problem is not None and problem is not None:
+            problem(f"{device.name}: {device.problem}")
         if device.content is None or device.content in ("swap", "unknown"):
             continue
         try:
