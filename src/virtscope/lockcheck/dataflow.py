@@ -20,7 +20,7 @@ from .paths import shape, variables, weak
 from .prepare import Call, Set, prepare
 from .results import Candidate, Result
 from .rules import ANY, ZERO, RuleSet
-from .states import NONZERO, Env, Locks, compare, held, join, origin, shown, sign, union
+from .states import NONZERO, Env, Locks, compare, held, join, key_of, locks_of, origin, shown, sign, union
 from .summaries import Conditions, Outcome, Summary, outward, seen_value, simplify
 
 STATES = 40
@@ -66,14 +66,14 @@ class Flow(Effects):
                 self.result.problem = f"has too many paths to follow within {enough} steps"
                 return
             self.here = (number, locks)
-            envs = self.block(number, Env(dict(locks), dict(self.states[number][locks])))
+            envs = self.block(number, Env(locks_of(locks), dict(self.states[number][locks])))
             for env in envs:
                 for target, after in self.leave(number, env):
                     self.arrive(target, after, work)
 
     def arrive(self, number: int, env: Env, work: list[tuple[int, Locks]]) -> None:
         """Adds a state to a block, joined with what is there."""
-        locks = tuple(sorted(env.locks.items()))
+        locks = key_of(env, self.prepared.roles)
         states = self.states[number]
         if locks not in states:
             if len(states) >= STATES:
@@ -93,7 +93,7 @@ class Flow(Effects):
     def _union(self, number: int, locks: Locks, env: Env) -> tuple[Locks, Env]:
         """All states of a block as one."""
         states = self.states[number]
-        out = union([*(dict(s) for s in states), dict(locks)])
+        out = union([*(locks_of(s) for s in states), locks_of(locks)])
         facts = env.facts
         for other in states.values():
             facts = join(facts, other)
@@ -117,7 +117,7 @@ class Flow(Effects):
             return envs
         by_locks: dict[Locks, Env] = {}
         for env in envs:
-            locks = tuple(sorted(env.locks.items()))
+            locks = key_of(env, self.prepared.roles)
             known = by_locks.get(locks)
             if known is None:
                 by_locks[locks] = env

@@ -32,6 +32,26 @@ class Env:
         return Env(dict(self.locks), dict(self.facts))
 
 
+def key_of(env: Env, roles: dict[str, str]) -> Locks:
+    """What tells states apart: their locks, and which tracked pointers are NULL or stand for another one.
+
+    The latter are entries whose name starts with ``=``.
+    """
+    out = list(env.locks.items())
+    for name in roles:
+        alias = env.facts.get("~" + name)
+        if alias is not None:
+            out.append(("=" + name, "=" + alias))
+        elif env.facts.get(name) == ZERO:
+            out.append(("=" + name, "0"))
+    return tuple(sorted(out))
+
+
+def locks_of(key: Locks) -> dict[str, str]:
+    """The locks of a state."""
+    return {name: status for name, status in key if name[0] != "="}
+
+
 def held(status: str | None) -> bool:
     """Whether a status means held, on this path."""
     return status is not None and status[0] in "LSMH"

@@ -12,7 +12,7 @@ from .findings import Finding
 from .paths import root
 from .prepare import Set, prepare
 from .program import Program
-from .states import Env, Locks, held, shown
+from .states import Env, Locks, held, key_of, locks_of, shown
 from .suppress import Sources
 
 
@@ -36,7 +36,9 @@ _WORDS = {"L": "locked", "S": "locked shared", "U": "unlocked", "H": "locked", "
 
 def state_words(locks: Locks) -> tuple[tuple[str, str], ...]:
     """A lock state for people; a lock whose name was given up to another value is marked."""
-    return tuple((shown(k) + (" (earlier)" if k.endswith("~") else ""), _WORDS[s[0]]) for k, s in locks)
+    return tuple(
+        (shown(k) + (" (earlier)" if k.endswith("~") else ""), _WORDS[s[0]]) for k, s in locks if k[0] != "="
+    )
 
 
 def follow(program: Program, key: str) -> Flow:
@@ -94,7 +96,7 @@ def _block(
     flow: Flow, number: int, locks: Locks, after: Locks | None, finding: Finding, sources: Sources
 ) -> list[Step]:
     """The steps of one block, along the outcome of its calls that leads to the next state."""
-    start = Env(dict(locks), dict(flow.states[number].get(locks, {})))
+    start = Env(locks_of(locks), dict(flow.states[number].get(locks, {})))
     ways: list[tuple[Env, list[Step]]] = [(start, [])]
     for ins in flow.prepared.code[number]:
         longer: list[tuple[Env, list[Step]]] = []
@@ -113,6 +115,6 @@ def _block(
     if not ways:
         return []
     for env, steps in ways:
-        if after is not None and tuple(sorted(env.locks.items())) == after:
+        if after is not None and key_of(env, flow.prepared.roles) == after:
             return steps
     return ways[0][1]

@@ -81,5 +81,31 @@ cleanup:
     return 0; // expect: exit-locked
 }
 
+static int one_or_two(virDomainPtr dom, int other) {
+    struct qemud_driver *driver = dom->conn->privateData;
+    virDomainObjPtr vm, from = NULL;
+    int ret = -1;
+    qemuDriverLock(driver);
+    vm = virDomainFindByUUID(&driver->domains, dom->uuid);
+    if (other)
+        from = virDomainFindByID(&driver->domains, other); // expect: fetch-second-object
+    else
+        from = vm;
+    qemuDriverUnlock(driver);
+    if (!vm)
+        goto cleanup;
+    if (other && !from)
+        goto cleanup;
+    look(from);
+    ret = 0;
+cleanup:
+    if (vm)
+        virDomainObjUnlock(vm);
+    if (other && from)
+        virDomainObjUnlock(from);
+    return ret;
+}
+
+static virDriver table2 = { "QEMU", one_or_two };
 static virDriver table = { "QEMU", clean, leaks_object, leaks_driver_at_end, leaks_driver_early,
                            .e = both_by_order, .f = null_does_not_unlock };
