@@ -290,9 +290,10 @@ _virt_sandbox() {
         --desktop) COMPREPLY=(); return ;;
         --icc) COMPREPLY=($(compgen -f -- "$cur")); return ;;
         --pool) COMPREPLY=(); return ;;
+        --service) COMPREPLY=(); return ;;
     esac
     if [[ $cur == -* ]]; then
-        COMPREPLY=($(compgen -W "-c --connect --mount --include --disk --overlay --overlay-dir --user --root --env --cwd --hostname --network --allow --cpu-shares --pin-cpus --numa --io-read --io-write --net-rate --pids --kernel --append --accel --machine --transport --no-snapshot --memory --cpus --timeout -t --tty -T --no-tty --desktop --icc --pool --no-pool --dry-run --list-backends --gc -v --verbose -q --quiet -h --help -V --version" -- "$cur"))
+        COMPREPLY=($(compgen -W "-c --connect --mount --include --disk --overlay --overlay-dir --user --root --env --cwd --hostname --network --allow --cpu-shares --pin-cpus --numa --io-read --io-write --net-rate --pids --kernel --append --accel --machine --transport --no-snapshot --memory --cpus --timeout -t --tty -T --no-tty --desktop --icc --pool --no-pool --service --dry-run --list-backends --gc -v --verbose -q --quiet -h --help -V --version" -- "$cur"))
     else
         COMPREPLY=($(compgen -f -- "$cur"))
     fi
@@ -425,9 +426,33 @@ _virt_lockcheck() {
 }
 complete -o filenames -F _virt_lockcheck virt-lockcheck
 
+_bitmatch() {
+    local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD-1]}
+    case $prev in
+        -p|--pattern) COMPREPLY=($(compgen -f -- "$cur")); return ;;
+        --offset) COMPREPLY=(); return ;;
+        --count) COMPREPLY=(); return ;;
+        --struct) COMPREPLY=(); return ;;
+        -t|--target) COMPREPLY=(); return ;;
+        -I|--include) COMPREPLY=($(compgen -f -- "$cur")); return ;;
+        -D|--define) COMPREPLY=(); return ;;
+        --before) COMPREPLY=(); return ;;
+        --base) COMPREPLY=($(compgen -f -- "$cur")); return ;;
+        -o|--columns) COMPREPLY=($(compgen -P "${cur%"${cur##*,}"}" -W "offset bit size_bits field value name size_bytes text" -- "${cur##*,}")); compopt -o nospace; return ;;
+        --sort) COMPREPLY=($(compgen -P "${cur%"${cur##*,}"}" -W "offset bit size_bits field value name size_bytes text" -- "${cur##*,}")); compopt -o nospace; return ;;
+        --color) COMPREPLY=($(compgen -W "auto always never" -- "$cur")); return ;;
+    esac
+    if [[ $cur == -* ]]; then
+        COMPREPLY=($(compgen -W "-p --pattern --offset --count --struct --python -t --target -I --include -D --define --before --base -J --json --jsonl --csv -o --columns --sort -n --no-headings --color -v --verbose -q --quiet -h --help -V --version" -- "$cur"))
+    else
+        COMPREPLY=($(compgen -f -- "$cur"))
+    fi
+}
+complete -o filenames -F _bitmatch bitmatch
+
 _virtscope() {
     if [[ $COMP_CWORD -eq 1 ]]; then
-        COMPREPLY=($(compgen -W "ps dmesg uname ifconfig df filesystems ls cat tail stat copy-out tar-out sandbox rescue run boot-benchmark boot-analysis lockcheck completion man" -- "${COMP_WORDS[1]}"))
+        COMPREPLY=($(compgen -W "ps dmesg uname ifconfig df filesystems ls cat tail stat copy-out tar-out sandbox rescue run boot-benchmark boot-analysis lockcheck bitmatch completion man" -- "${COMP_WORDS[1]}"))
         return
     fi
     case ${COMP_WORDS[1]} in
@@ -449,6 +474,7 @@ _virtscope() {
         boot-benchmark|virt-boot-benchmark) _virt_boot_benchmark ;;
         boot-analysis|virt-boot-analysis) _virt_boot_analysis ;;
         lockcheck|virt-lockcheck) _virt_lockcheck ;;
+        bitmatch|bitmatch) _bitmatch ;;
     esac
 }
 complete -o filenames -F _virtscope virtscope

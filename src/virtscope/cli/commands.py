@@ -63,6 +63,9 @@ COMMANDS: tuple[Entry, ...] = (
     ),
     Entry("virt-boot-analysis", "boot_analysis", "show where the time of a boot goes"),
     Entry("virt-lockcheck", "lockcheck", "find locking mistakes in C code, without running it"),
+    Entry(
+        "bitmatch", "bitmatch", "look at data with a bit pattern, and make patterns from C headers and BTF"
+    ),
 )
 
 
