@@ -73,15 +73,18 @@ def _percent(value: float | None) -> str:
 
 
 def _started(row: Process) -> datetime | None:
-    """When it started, as ps reckons: whole seconds since a boot that is cut off to whole seconds too."""
+    """When it started, as ps reckons: whole seconds since a boot that is cut off to whole seconds."""
     if row.start is None or row.start_since_boot_ns is None:
         return None
-    boot = row.start - timedelta(microseconds=row.start_since_boot_ns // 1000)
-    return boot.replace(microsecond=0) + timedelta(seconds=row.start_since_boot_ns // _SECOND)
+    try:
+        boot = row.start - timedelta(microseconds=row.start_since_boot_ns // 1000)
+        return boot.replace(microsecond=0) + timedelta(seconds=row.start_since_boot_ns // _SECOND)
+    except OverflowError:  # no calendar has it: the guest's clock is damaged
+        return None
 
 
 class _Moment(datetime):
-    """When a process started, with what ps shows of it: in JSON and for sorting it is a time like any other."""
+    """When a process started, with what ps shows of it; in JSON and for sorting a time like any other."""
 
     shown: str
 
@@ -91,8 +94,12 @@ def _moment(row: Process, shown: Callable[[datetime, datetime], str]) -> _Moment
     started = _started(row)
     if started is None or row.start is None or row.elapsed_ns is None:
         return None
+    try:
+        now = started + timedelta(seconds=row.elapsed_ns // _SECOND)
+    except OverflowError:
+        return None
     moment = _Moment.fromtimestamp(row.start.timestamp(), UTC)
-    moment.shown = shown(started, started + timedelta(seconds=row.elapsed_ns // _SECOND))
+    moment.shown = shown(started, now)
     return moment
 
 
