@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import struct
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tests.hostile.mutation import Overlay
 from tests.recipes import ext4
+from tests.recipes.ext4_account import our_account
 from virtscope.block import open_image
 from virtscope.block.source import BlockSource
 from virtscope.errors import FormatError, UnsupportedFeature
@@ -20,7 +19,7 @@ from virtscope.fs import ext4 as ext4_module
 from virtscope.fs import identify, open_filesystem
 from virtscope.fs.ext4.inode import Inode, file_acl, words_of
 from virtscope.fs.ext4.reader import Ext4
-from virtscope.fs.filesystem import Filesystem, Stat
+from virtscope.fs.filesystem import Filesystem
 from virtscope.fs.tree import Tree
 
 _PIECE = 1 << 20
@@ -41,62 +40,6 @@ def verified(source: BlockSource) -> Ext4:
     filesystem = ext4_module.open_filesystem(source, verify=True)
     assert filesystem is not None
     return filesystem
-
-
-def our_account(filesystem: Filesystem) -> dict[str, dict[str, Any]]:
-    tree = Tree(filesystem)
-    found = {"": account(filesystem, filesystem.root_inode)}
-    for _, inside in tree.walk(tree.root):
-        for node in inside:
-            found[os.fsdecode(node.path[1:])] = account(filesystem, node.inode)
-    return found
-
-
-def account(filesystem: Filesystem, inode: int) -> dict[str, Any]:
-    found = filesystem.stat(inode)
-    row: dict[str, Any] = {
-        "inode": found.inode,
-        "mode": found.mode,
-        "links": found.links,
-        "uid": found.uid,
-        "gid": found.gid,
-        "size": found.size,
-        "allocated": found.allocated,
-        "device": list(found.device or (0, 0)),
-        "accessed": found.accessed_ns,
-        "modified": found.modified_ns,
-        "changed": found.changed_ns,
-        "created": found.created_ns,
-        "xattrs": {name: value.hex() for name, value in sorted(filesystem.xattrs(inode).items())},
-    }
-    if found.kind == "file":
-        row["hash"] = _hash(filesystem, found)
-    if found.kind == "symbolic link":
-        row["target"] = os.fsdecode(filesystem.readlink(inode))
-    return row
-
-
-def _hash(filesystem: Filesystem, found: Stat) -> str:
-    begin = ext4.hashed_from(found.size)
-    if begin:
-        assert sum(extent.size for extent in filesystem.extents(found.inode)) == found.size
-        return hashlib.sha1(filesystem.read(found.inode, begin, found.size)).hexdigest()
-    digest = hashlib.sha1()
-    zeros = bytes(_PIECE)
-    reached = 0
-    for extent in filesystem.extents(found.inode):
-        assert extent.offset == reached
-        reached += extent.size
-        if extent.is_zero:
-            for start in range(0, extent.size, _PIECE):
-                digest.update(zeros[: extent.size - start])
-            continue
-        for start in range(0, extent.size, _PIECE):
-            digest.update(
-                filesystem.read(found.inode, extent.offset + start, min(_PIECE, extent.size - start))
-            )
-    assert reached == found.size
-    return digest.hexdigest()
 
 
 def test_usage_is_what_statfs_gives(made: ext4.Image) -> None:

@@ -10,8 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tests.oracle.test_ext4 import our_account
 from tests.recipes import ext4
+from tests.recipes.ext4_account import our_account
 from virtscope.block import open_image
 from virtscope.fs.ext4 import open_filesystem
 from virtscope.fs.tree import Tree

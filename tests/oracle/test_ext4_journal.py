@@ -6,8 +6,8 @@ import hashlib
 
 import pytest
 
-from tests.oracle.test_ext4 import our_account
 from tests.recipes import ext4
+from tests.recipes.ext4_account import our_account
 from virtscope.block import open_image
 from virtscope.fs import open_filesystem
 
