@@ -152,6 +152,8 @@ def interfaces(kernel: Kernel) -> Iterator[Interface]:
         UnknownLayout: the kernel's network is not known, or it has none.
         CorruptData: a list loops or leads nowhere; the interfaces that were read are yielded first.
     """
+    if not kernel.has_types:
+        raise UnknownLayout("network interfaces cannot be read: this kernel has no type information (BTF)")
     initial = kernel.symbol("init_net")
     namespaces, problem = _namespaces(kernel, initial)
     names: dict[int, str] = {}
