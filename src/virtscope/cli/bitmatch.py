@@ -209,8 +209,8 @@ def _column(name: str, heading: str, help: str) -> Column:
 COMMAND = Command(
     name="bitmatch",
     summary="look at data with a bit pattern, and make patterns from C headers and BTF",
-    description="""Shows what a pattern finds in a file, field by field, with places and values; and writes the
-pattern of a C structure with the compiler's true layout, from a header or from a kernel's BTF.
+    description="""Shows what a pattern finds in a file, field by field, with places and values; and writes
+the pattern of a C structure with the compiler's true layout, from a header or from a kernel's BTF.
 
 The language of patterns is described in docs/bitmatch.md.""",
     options=(
