@@ -365,6 +365,21 @@ _virt_boot_benchmark() {
 }
 complete -o filenames -F _virt_boot_benchmark virt-boot-benchmark
 
+_virt_sandbox_service() {
+    local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD-1]}
+    case $prev in
+        --unit) COMPREPLY=(); return ;;
+        -c|--connect) COMPREPLY=(); return ;;
+        --size) COMPREPLY=(); return ;;
+    esac
+    if [[ $cur == -* ]]; then
+        COMPREPLY=($(compgen -W "--unit -c --connect --size --all -v --verbose -q --quiet -h --help -V --version" -- "$cur"))
+    else
+        COMPREPLY=($(compgen -f -- "$cur"))
+    fi
+}
+complete -o filenames -F _virt_sandbox_service virt-sandbox-service
+
 _virt_boot_analysis() {
     local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD-1]}
     case $prev in
@@ -451,7 +466,7 @@ complete -o filenames -F _bitmatch bitmatch
 
 _virtscope() {
     if [[ $COMP_CWORD -eq 1 ]]; then
-        COMPREPLY=($(compgen -W "ps dmesg uname ifconfig df filesystems ls cat tail stat copy-out tar-out sandbox rescue run boot-benchmark boot-analysis lockcheck bitmatch completion man" -- "${COMP_WORDS[1]}"))
+        COMPREPLY=($(compgen -W "ps dmesg uname ifconfig df filesystems ls cat tail stat copy-out tar-out sandbox rescue run boot-benchmark sandbox-service boot-analysis lockcheck bitmatch completion man" -- "${COMP_WORDS[1]}"))
         return
     fi
     case ${COMP_WORDS[1]} in
@@ -471,6 +486,7 @@ _virtscope() {
         rescue|virt-rescue) _virt_rescue ;;
         run|virt-run) _virt_run ;;
         boot-benchmark|virt-boot-benchmark) _virt_boot_benchmark ;;
+        sandbox-service|virt-sandbox-service) _virt_sandbox_service ;;
         boot-analysis|virt-boot-analysis) _virt_boot_analysis ;;
         lockcheck|virt-lockcheck) _virt_lockcheck ;;
         bitmatch|bitmatch) _bitmatch ;;

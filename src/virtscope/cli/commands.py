@@ -61,6 +61,11 @@ COMMANDS: tuple[Entry, ...] = (
     Entry(
         "virt-boot-benchmark", "boot_benchmark", "measure how long a virtual machine takes to start and end"
     ),
+    Entry(
+        "virt-sandbox-service",
+        "sandbox_service",
+        "run system services confined in virtual machines or containers",
+    ),
     Entry("virt-boot-analysis", "boot_analysis", "show where the time of a boot goes"),
     Entry("virt-lockcheck", "lockcheck", "find locking mistakes in C code, without running it"),
     Entry(
