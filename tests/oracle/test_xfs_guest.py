@@ -16,6 +16,8 @@ from virtscope.block import open_image
 from virtscope.errors import UnsupportedFeature
 from virtscope.fs import open_filesystem
 
+pytestmark = pytest.mark.matrix  # its images are made in several guests, which takes minutes
+
 
 @pytest.fixture(params=xfs_guest.VARIANTS)
 def made(request: pytest.FixtureRequest) -> xfs.Image:
