@@ -406,7 +406,11 @@ class Tree:
 
     def _compound_assign(self, cursor: Any) -> Any:
         target, value = self._two(cursor)
-        return ("op", self.where.line(cursor), target, value)
+        line = self.where.line(cursor)
+        if self.clang.getCursorBinaryOperatorKind(cursor) == 32 and target[0] == "v":
+            # x |= f(): a flag that keeps the truth of what it was given.
+            return ("=", line, target, ("?", value, ("n", 1), target))
+        return ("op", line, target, value)
 
     def _conditional(self, cursor: Any) -> Any:
         parts = [self.expression(x) for x in self._children(cursor)]

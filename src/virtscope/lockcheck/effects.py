@@ -9,7 +9,7 @@ from .locking import Locking
 from .paths import lock_key, root, under, variables, weak
 from .prepare import Call, Set, bare
 from .rules import ANY, POSITIVE, ZERO, Effect
-from .states import Env, held, origin, shown
+from .states import Env, call_name, held, origin, shown
 
 
 class Effects(Locking):
@@ -75,6 +75,9 @@ class Effects(Locking):
             self.check_order(env, ins, ins.summary, arguments)
         if ins.result:
             self.forget(env, ins.result)
+            if ins.result[0] == "%" and ins.callee[0] != "*":
+                # Called again with the same arguments it is taken to return the same.
+                env.facts["~" + ins.result] = call_name(bare(ins.callee), arguments)
         return [env]
 
     def together(self, env: Env, ins: Call, arguments: list[str]) -> list[Env]:
@@ -126,7 +129,8 @@ class Effects(Locking):
             key = self.locked_by(env, ins, effect.argument, arguments, effect.clears or operation == "steal")
         if key and self.rules.locks[effect.lock].facet:
             key = f"{key}.({effect.lock})"
-        if not key or key[:1] in '#?"':
+        unnamed = key[:1] == "%" and key[1:].isdigit() and effect.argument >= 0
+        if not key or key[:1] in '#?"' or unnamed:  # a lock that only a call's result names
             if ins.result:
                 self.forget(env, ins.result)
             return [env]

@@ -124,7 +124,7 @@ class Locking(Checks):
             if need == "held":
                 if held(now):
                     self.result.evidence.add(("holds", ins.callee, theirs))
-                elif now is not None and not weak(key):
+                elif now is not None and not weak(key) and not self.recursive(key):
                     what = f"{bare(ins.callee)} expects {shown(key)} to be locked, and it was unlocked"
                     self.report("double-unlock", line, key, what, self._typed(key))
                 elif now is None and not self.entry and not self._local(key):

@@ -2,8 +2,8 @@
 
 :func:`measure` is the entry point. In functions without findings each call that locks or unlocks is left
 out once, and made twice once; the whole program is followed again after each. Left alone are calls whose
-absence or repetition is not a mistake: locks that may be taken again, unlocks that leave NULL behind, and
-calls whose result is used (a try-lock that is made twice is a different program).
+absence or repetition is not a mistake: locks that may be taken again (shared ones too), unlocks that leave
+NULL behind, and calls whose result is used (a try-lock that is made twice is a different program).
 """
 
 from __future__ import annotations
@@ -62,7 +62,8 @@ def mutants(program: Program, clean: set[str]) -> Iterator[Mutant]:
         for number, block in enumerate(function.blocks):
             for index, ins in enumerate(block.code):
                 if ins[0] == "C" and _changes(program.rules, ins):
-                    for how in ("delete", "duplicate"):
+                    shared = program.rules.effects(bare(ins[2]))[0].operation == "shared"
+                    for how in ("delete",) if shared else ("delete", "duplicate"):
                         yield Mutant(key, number, index, how, ins[1], ins[2])
 
 

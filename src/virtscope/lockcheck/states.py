@@ -73,12 +73,22 @@ def union(every: list[dict[str, str]]) -> dict[str, str]:
     return out
 
 
+_PLAIN = str.maketrans({"-": "\u2192", ".": "\u00b7", "[": "\u27e8", "~": "\u2248"})
+
+
+def call_name(callee: str, arguments: list[str]) -> str:
+    """A path that stands for what a call returns; the marks that would split a path are written otherwise."""
+    return f"%{callee}({', '.join(arguments)})".translate(_PLAIN)
+
+
 def shown(key: str) -> str:
     """A lock's name for people."""
     name = key.rstrip("~").removeprefix("::")
     if name.startswith("@"):
         start = root(name)
         name = name.replace(start, start[1:].partition(":")[0], 1)
+    if name.startswith("%") and "(" in name:
+        return name[1:].translate({0x2192: "-", 0xB7: ".", 0x27E8: "[", 0x2248: "~"})
     return "the returned object" if name.startswith("%") else name.partition("#")[0] if "#" in name else name
 
 

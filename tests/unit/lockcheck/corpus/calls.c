@@ -173,3 +173,27 @@ void sleeps_under_a_spin_lock(void) {
     pthread_spin_unlock(&spin);
     sleeps_deep();
 }
+
+pthread_mutex_t *lock_of(struct s *s);
+
+void named_by_a_call(struct s *s) {
+    pthread_mutex_lock(lock_of(s));
+    work();
+    pthread_mutex_unlock(lock_of(s));
+}
+
+static int take_if_needed(void) {
+    if (test()) {
+        pthread_mutex_lock(&m);
+        return 1;
+    }
+    return 0;
+}
+
+void gathered_flag(void) {
+    int taken = 0;
+    taken |= take_if_needed();
+    work();
+    if (taken)
+        pthread_mutex_unlock(&m);
+}
