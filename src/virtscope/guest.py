@@ -18,7 +18,6 @@ from virtscope.errors import UsageError
 
 if TYPE_CHECKING:
     from virtscope.fs.tree import Tree
-    from virtscope.host.domain_disks import Disk
     from virtscope.host.guests import RunningGuest
     from virtscope.inspect.usage import DiskUsage
     from virtscope.kernel import Kernel
@@ -229,8 +228,15 @@ def open(
     return _of_disks(disks, mounts, replay, allow_backing)
 
 
-def running(connect: str | None = None) -> list[Guest]:
+def running(
+    connect: str | None = None, *, mounts: Sequence[tuple[str, str]] = (), replay: bool = True
+) -> list[Guest]:
     """All guests that run on this host, by name; with `connect`, the domains of that libvirt connection.
+
+    Args:
+        connect: a libvirt connection URI.
+        mounts: as for `open`.
+        replay: as for `open`.
 
     Raises:
         GuestError: the named connection cannot be asked.
@@ -238,16 +244,24 @@ def running(connect: str | None = None) -> list[Guest]:
     """
     from virtscope.host.guests import running_guests
 
-    return [_of_running(found) for found in running_guests(connect)]
+    return [_of_running(found, mounts, replay) for found in running_guests(connect)]
 
 
-def _of_running(found: RunningGuest) -> Guest:
+def _of_running(found: RunningGuest, mounts: Sequence[tuple[str, str]], replay: bool) -> Guest:
     domain = found.domain
-    return Guest(
+
+    def open_storage() -> Storage:
+        assert domain is not None
+        return _storage_of_domain(domain.uuid, domain.uri, guest.problems.append)
+
+    guest = Guest(
         found.name,
         open_memory=lambda: found.open_memory(verify=_holds_kernel),
-        open_storage=(lambda: _storage_of_domain(domain.uuid, domain.uri)) if domain is not None else None,
+        open_storage=open_storage if domain is not None else None,
+        mounts=mounts,
+        replay=replay,
     )
+    return guest
 
 
 def _of_domain(name: str, connect: str | None, mounts: Sequence[tuple[str, str]], replay: bool) -> Guest:
@@ -256,38 +270,41 @@ def _of_domain(name: str, connect: str | None, mounts: Sequence[tuple[str, str]]
 
         return guest_of_domain(name, connect).open_memory(verify=_holds_kernel)
 
-    return Guest(
+    guest = Guest(
         name,
         open_memory=open_memory,
-        open_storage=lambda: _storage_of_domain(name, connect),
+        open_storage=lambda: _storage_of_domain(name, connect, guest.problems.append),
         mounts=mounts,
         replay=replay,
     )
+    return guest
 
 
-def _storage_of_domain(name: str, connect: str | None) -> Storage:
-    """The disks libvirt's configuration of a domain names, whether it runs or not."""
+def _storage_of_domain(name: str, connect: str | None, problem: Callable[[str], None]) -> Storage:
+    """The disks libvirt's configuration of a domain names, whether it runs or not.
+
+    `problem` is told of disks that are not read, when there are others that are.
+    """
     from virtscope.host.libvirt import Connection
     from virtscope.storage import open_storage
 
     with Connection(connect) as connection:
         disks = connection.disks(connection.domain(name))
-    images = []
+    images: list[str | tuple[str, str | None]] = []
+    unread = []
     for disk in disks:
-        if disk.device in ("disk", "lun") and disk.source is not None:
-            images.append((_path_of(disk, name), disk.source.format))
+        if disk.device not in ("disk", "lun") or disk.source is None:
+            continue
+        if disk.source.path is None:
+            unread.append(f"disk {disk.target} is {disk.source.location}")
+        else:
+            images.append((disk.source.path, disk.source.format))
+    why = f": {', '.join(unread)}, and only files and block devices are read" if unread else ""
     if not images:
-        raise UsageError(f"{name} has no disks")
+        raise UsageError(f"{name} has no disks{' that can be read' if why else ''}{why}")
+    if why:
+        problem(f"it has disks that are not seen{why}")
     return open_storage(images)
-
-
-def _path_of(disk: Disk, guest: str) -> str:
-    assert disk.source is not None
-    if disk.source.path is None:
-        raise UsageError(
-            f"disk {disk.target} of {guest} is {disk.source.location}: only files and block devices are read"
-        )
-    return disk.source.path
 
 
 def _of_disks(

@@ -33,9 +33,12 @@ def select_guests(command: Command, args: argparse.Namespace) -> tuple[list[Gues
         if args.connect and not args.domain:
             raise UsageError("--connect only makes sense with --domain, or alone")
         return named, False
-    found = guest.running(args.connect)
     if command.guests is Guests.DISK:
+        mounts = [_mount(text) for text in args.mount or ()]
+        found = guest.running(args.connect, mounts=mounts, replay=not args.no_journal)
         found = [one for one in found if one.has_disks]
+    else:
+        found = guest.running(args.connect)
     if not found:
         where = f" on {args.connect}" if args.connect else " on this host"
         raise UsageError(f"no guest is named and none is running{where}; see --help for how to name one")
