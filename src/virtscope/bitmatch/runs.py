@@ -9,14 +9,14 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable
 
-from .nodes import BIG, LITTLE, LSB, Node
+from .nodes import BIG, LITTLE, LSB
 from .runtime import FLOATS, FORMATS, sign, swap
 
 COMPOSED = {24: (16, 8), 40: (32, 8), 48: (32, 16), 56: (32, 16, 8)}
 """How struct reads integers for which it has no letter: sizes of the parts, largest first."""
 
 
-class Item(Node):
+class Item:
     """A field of known place and size.
 
     Attributes:
@@ -28,13 +28,25 @@ class Item(Node):
         bit_order: MSB or LSB.
     """
 
-    place: int
-    size: int
-    kind: str
-    target: str
-    signed: bool = False
-    order: str = BIG
-    bit_order: str = ""
+    __slots__ = ("bit_order", "kind", "order", "place", "signed", "size", "target")
+
+    def __init__(
+        self,
+        place: int,
+        size: int,
+        kind: str,
+        target: str,
+        signed: bool = False,
+        order: str = BIG,
+        bit_order: str = "",
+    ) -> None:
+        self.place = place
+        self.size = size
+        self.kind = kind
+        self.target = target
+        self.signed = signed
+        self.order = order
+        self.bit_order = bit_order
 
     def is_whole(self) -> bool:
         """Whether it begins and ends with a byte."""

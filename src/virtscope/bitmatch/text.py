@@ -11,7 +11,6 @@ import _ast as ast
 import keyword
 import re
 import sys
-from collections.abc import Iterator
 from typing import NamedTuple, NoReturn
 
 from .errors import PatternError
@@ -86,25 +85,29 @@ def parse(name: str, text: str) -> tuple[Statement, ...]:
     return _Parser(name, text).statements(until_brace=False)
 
 
-def _tokens(name: str, text: str) -> Iterator[Token]:
+def _tokens(name: str, text: str) -> list[Token]:
+    found: list[Token] = []
     place = 0
-    match = _TOKEN.match
-    while place < len(text):
-        found = match(text, place)
-        if found is None:
-            raise PatternError(name, f"unexpected character {text[place]!r}", text, place)
-        kind = found.lastgroup or ""
+    make = tuple.__new__
+    for match in _TOKEN.finditer(text):
+        start, end = match.span()
+        if start != place:
+            break
+        place = end
+        kind = match.lastgroup
         if kind != "space":
-            yield Token(kind, found.group(), place, found.end())
-        place = found.end()
-    yield Token("end", "", len(text), len(text))
+            found.append(make(Token, (kind, match.group(), start, end)))
+    if place != len(text):
+        raise PatternError(name, f"unexpected character {text[place]!r}", text, place)
+    found.append(Token("end", "", len(text), len(text)))
+    return found
 
 
 class _Parser:
     def __init__(self, name: str, text: str) -> None:
         self.name = name
         self.text = text
-        self.tokens = list(_tokens(name, text))
+        self.tokens = _tokens(name, text)
         self.at = 0
         self.depth = 0
 
@@ -351,6 +354,15 @@ class _Parser:
         token = self.identifier("a field")
         self.at += 1  # the colon
         name = None if token.text == "_" else token.text
+        if self.tokens[self.at].kind == "number" and not keyword.iskeyword(token.text):
+            following = self.tokens[self.at + 1]
+            if following.kind in ("newline", "end") or following.text == ";":
+                # Most fields are like this, and most of the time goes into them.
+                size = self.tokens[self.at]
+                self.at += 1
+                return Field(
+                    name, IntType(self.width(size), None, False, None, size.start), token.start, token.text
+                )
         if self.tokens[self.at].kind == "string":
             value = self.expression()
             return self.clauses(name, self.constant_type(value), token.start, shown=token.text, equals=value)
