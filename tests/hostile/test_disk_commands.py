@@ -244,11 +244,13 @@ def test_one_bad_image_costs_its_line_and_not_the_run(tmp_path: Path) -> None:
     luks.write_bytes(b"LUKS\xba\xbe\x00\x02" + bytes(1 << 20))
     blank = tmp_path / "blank.img"
     blank.write_bytes(bytes(1 << 20))
-    done = run("virt-df", pipe, luks, blank, disk, "--json")
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    done = run("virt-df", pipe, luks, blank, empty, disk, "--json")
     assert done.returncode == 3
     document = json.loads(done.stdout)
     assert [row["guest"] for row in document["rows"]] == [str(disk)]
-    assert [error["guest"] for error in document["errors"]] == [str(pipe), str(luks)]
+    assert [error["guest"] for error in document["errors"]] == [str(pipe), str(luks), str(empty)]
 
 
 def test_an_image_cut_short_says_what_is_missing(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from virtscope.cli.command import Command, Guests
 from virtscope.errors import GuestNotFound, UsageError
@@ -82,6 +82,9 @@ def _disk_guests(args: argparse.Namespace) -> list[Guest]:
         named.append(guest.open(disks=together, mounts=mounts, replay=replay, allow_backing=backing))
     format = _format(args.format)
     for path in _images(getattr(args, "images", None) or ()):
+        if isinstance(path, _Folder):
+            named.append(guest.Guest(path.path, open_storage=path.refuse))
+            continue
         image = (path, format)
         named.append(guest.open(disks=[image], mounts=mounts, replay=replay, allow_backing=backing))
     return named
@@ -98,12 +101,20 @@ def _mount(text: str) -> tuple[str, str]:
     return device, point
 
 
-def _images(paths: Sequence[str]) -> Iterator[str]:
-    """Each path that is a file, and the files in each that is a folder.
+class _Folder:
+    """A folder without images: it costs its own line, and not those of the others."""
 
-    Raises:
-        GuestNotFound: a folder that cannot be listed, or has no files.
-    """
+    def __init__(self, path: str, problem: str) -> None:
+        self.path = path
+        self._problem = problem
+
+    def refuse(self) -> NoReturn:
+        """Raises the GuestNotFound that says why."""
+        raise GuestNotFound(f"{self.path}: {self._problem}")
+
+
+def _images(paths: Sequence[str]) -> Iterator[str | _Folder]:
+    """Each path that is a file, and the files in each that is a folder."""
     for path in paths:
         if not os.path.isdir(path):
             yield path
@@ -111,12 +122,13 @@ def _images(paths: Sequence[str]) -> Iterator[str]:
         try:
             names = sorted(entry.name for entry in os.scandir(path) if entry.is_file())
         except OSError as error:
-            raise GuestNotFound(f"{path}: the folder cannot be listed: {error.strerror}") from None
+            yield _Folder(path, f"the folder cannot be listed: {error.strerror}")
+            continue
         images = [
             os.path.join(path, name)
             for name in names
             if not name.startswith(".") and not name.lower().endswith(_NOT_IMAGES)
         ]
         if not images:
-            raise GuestNotFound(f"{path}: there is no image in this folder")
+            yield _Folder(path, "there is no image in this folder")
         yield from images
