@@ -23,6 +23,15 @@ Look inside, confine and trace virtual machines from the outside.
 def main(argv: Sequence[str] | None = None) -> int:
     """Run `virtscope`; returns the exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        from virtscope.cli.run import guarded
+
+        return guarded("virtscope", lambda: _run(arguments))
+    except KeyboardInterrupt:
+        return 130  # 128 + SIGINT, while it was being imported
+
+
+def _run(arguments: list[str]) -> int:
     from virtscope.cli.commands import COMMANDS, find
 
     if not arguments or arguments[0] in ("-h", "--help", "help"):

@@ -168,6 +168,9 @@ class Command:
 
     def main(self, argv: Sequence[str] | None = None) -> int:
         """Run the command as a console script does; returns the exit code."""
-        from virtscope.cli.run import run_command
+        try:
+            from virtscope.cli.run import run_command
 
-        return run_command(self, argv)
+            return run_command(self, argv)
+        except KeyboardInterrupt:
+            return 130  # 128 + SIGINT, before run_command could say so: what it imports takes a while

@@ -33,15 +33,29 @@ if TYPE_CHECKING:
 
 def run_command(command: Command, argv: Sequence[str] | None = None) -> int:
     """Run `command` with `argv` (default: the process's arguments) and return its exit code."""
-    args = parse(command, argv)
-    try:
+
+    def run() -> int:
+        args = parse(command, argv)
         if command.check is not None:
             command.check(args)
-        code = command.action(args) if command.action is not None else _run_rows(command, args)
-        sys.stdout.flush()
-        return code
+        return command.action(args) if command.action is not None else _run_rows(command, args)
+
+    return guarded(command.name, run)
+
+
+def guarded(name: str, run: Callable[[], int]) -> int:
+    """Call `run` and return the exit code it returns, or the one for how it failed, which is said in one
+    sentence that begins with `name`.
+    """
+    if None in (sys.stdin, sys.stdout, sys.stderr):
+        _replace_closed_streams()
+    try:
+        try:
+            return run()
+        finally:
+            sys.stdout.flush()  # after --help, too, which ends by SystemExit
     except VirtscopeError as error:
-        complain(command, str(error))
+        _say(name, str(error))
         return FAILED
     except BrokenPipeError:
         # A reader that has seen enough (`virt-ps | head`) ends the writer quietly, as it does C programs.
@@ -51,10 +65,23 @@ def run_command(command: Command, argv: Sequence[str] | None = None) -> int:
         # Errors about guests come as errors of ours: what is left is standard output, on a full disk.
         _give_up_output()
         where = "standard output" if error.filename is None else str(error.filename)
-        complain(command, f"{where} cannot be written: {error.strerror or error}")
+        _say(name, f"{where} cannot be written: {error.strerror or error}")
         return FAILED
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
+
+
+def _replace_closed_streams() -> None:
+    """Put something in the place of streams that were closed when the process began (`>&-`): else the next
+    file opened gets their number. What is written to standard output then fails, as it must.
+    """
+    for number, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
+        if getattr(sys, name) is None:
+            fd = os.open(os.devnull, os.O_WRONLY if name == "stderr" else os.O_RDONLY)
+            if fd != number:
+                os.dup2(fd, number)
+                os.close(fd)
+            setattr(sys, name, open(number, mode, closefd=False))  # noqa: SIM115
 
 
 def _give_up_output() -> None:
@@ -65,7 +92,11 @@ def _give_up_output() -> None:
 def complain(command: Command, sentence: str) -> None:
     """One sentence on standard error, with what a guest may have put into it made harmless."""
     sys.stdout.flush()
-    sys.stderr.write(f"{command.name}: {output.escape(sentence)}\n")
+    _say(command.name, sentence)
+
+
+def _say(name: str, sentence: str) -> None:
+    sys.stderr.write(f"{name}: {output.escape(sentence)}\n")
 
 
 def _run_rows(command: Command, args: argparse.Namespace) -> int:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pytest
 
+from virtscope.cli import main
 from virtscope.cli.command import Column, Command, Guests, Line, Option
 from virtscope.cli.exit_codes import FAILED, NEGATIVE, OK, PARTIAL
 from virtscope.errors import CorruptData, UsageError
@@ -141,3 +145,49 @@ def test_h_keeps_its_classic_meaning_where_the_tool_has_one(capsys: pytest.Captu
     human = command(options=(Option(("-h", "--human-readable"), "sizes people read"), *command().options))
     assert human.main(["-h"]) == OK
     assert capsys.readouterr().out.startswith("NAME")
+
+
+def run_in_shell(line: str) -> subprocess.CompletedProcess[str]:
+    """Run a shell line in which $P is Python; most things end before anything of a guest is looked at."""
+    return subprocess.run(
+        ["sh", "-c", line],
+        env={**os.environ, "P": sys.executable},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+CALL = "from virtscope.cli import main; import sys; sys.exit(main(sys.argv[1:]))"
+
+
+@pytest.mark.parametrize("arguments", ["--help", "man ps", "ps --help", "ps -V", "completion bash"])
+def test_a_closed_standard_output_is_one_sentence(arguments: str) -> None:
+    done = run_in_shell(f'"$P" -c "{CALL}" {arguments} >&-')
+    assert done.returncode == FAILED
+    assert done.stderr.count("\n") == 1
+    assert done.stderr.endswith(": standard output cannot be written: Bad file descriptor\n")
+
+
+def test_closed_streams_do_not_matter_where_nothing_is_written_to_them() -> None:
+    done = run_in_shell(f'"$P" -c "{CALL}" ps -V <&- 2>&-')
+    assert (done.returncode, done.stdout[:7]) == (OK, "virt-ps")
+    assert run_in_shell(f'"$P" -c "{CALL}" ps --qemu 1 <&- 2>&-').returncode == FAILED
+
+
+def test_a_full_standard_output_is_one_sentence_for_the_list_of_commands_too() -> None:
+    done = run_in_shell(f'"$P" -c "{CALL}" --help >/dev/full')
+    assert done.returncode == FAILED
+    assert done.stderr == "virtscope: standard output cannot be written: No space left on device\n"
+
+
+def test_an_interrupt_while_a_command_is_still_loading_is_quiet(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*_: object) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("virtscope.cli.run.guarded", interrupted)
+    assert command().main([]) == 130
+    assert main([]) == 130
+    assert capsys.readouterr() == ("", "")
