@@ -5,8 +5,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -119,7 +120,7 @@ class RunningGuest:
 
 
 def running_guests(uri: str | None = None) -> list[RunningGuest]:
-    """Every guest that runs on this host, libvirt's and others, by name.
+    """Every guest that runs on this host, libvirt's and others, by name; see `_told_apart` for equal names.
 
     Args:
         uri: the libvirt connection to ask; None for libvirt's default. If a connection is named, only its
@@ -141,7 +142,21 @@ def running_guests(uri: str | None = None) -> list[RunningGuest]:
     if uri is None:
         taken = {guest.pid for guest in guests}
         guests += [_of_process(process) for process in processes if process.pid not in taken]
-    return sorted(guests, key=lambda guest: (guest.name, guest.pid or 0))
+    return sorted(_told_apart(guests), key=lambda guest: (guest.name, guest.pid or 0))
+
+
+def _told_apart(guests: list[RunningGuest]) -> list[RunningGuest]:
+    """The guests, with the process id in the names that several have: QEMU lets any guest have any name.
+
+    A libvirt domain keeps its name, by which libvirt knows it.
+    """
+    names = Counter(guest.name for guest in guests)
+    return [
+        replace(guest, name=f"{guest.name}-{guest.pid}")
+        if names[guest.name] > 1 and guest.domain is None
+        else guest
+        for guest in guests
+    ]
 
 
 def guest_of_qemu(which: str, timeout: float = TIMEOUT) -> RunningGuest:

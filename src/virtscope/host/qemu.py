@@ -102,6 +102,8 @@ def qemu_process(pid: int) -> QemuProcess:
     except GuestVanished:
         raise GuestNotFound(f"there is no process {pid}") from None
     if process is None:
+        if _is_zombie(pid):
+            raise GuestNotFound(f"process {pid} ({_command_name(pid)}) has ended: it is a zombie")
         raise GuestNotFound(f"process {pid} ({_command_name(pid)}) is not a QEMU virtual machine")
     return process
 
@@ -167,6 +169,12 @@ def _look_at(pid: int) -> QemuProcess | None:
     if not program.startswith(_PROGRAMS) and program not in _OTHER_NAMES:
         return None
     return QemuProcess(pid, process_start_time(pid), program, parse_command_line(arguments[1:]))
+
+
+def _is_zombie(pid: int) -> bool:
+    with suppress(OSError), open(f"/proc/{pid}/stat", "rb") as file:
+        return file.read().rpartition(b")")[2].split()[:1] == [b"Z"]
+    return False
 
 
 def _command_name(pid: int) -> str:
