@@ -6,7 +6,7 @@ A folder, ${XDG_CACHE_HOME:-~/.cache}/virtscope/kernels, with two kinds of JSON 
   symbol table (kallsyms) have these hashes. HASH is made of the bytes read from a guest, never of a name that
   a guest claims; and what is added to a file was learned from bytes hashed by the process that adds it. So a
   guest can only ever spoil what is kept for guests that have the same bytes anyway.
-- `guest-IDENTITY.json`: where a running guest's kernel was last seen. Only a hint: it is compared with the
+- `guest-IDENTITY`: where a running guest's kernel was last seen. Only a hint: it is compared with the
   guest.
 
 Whatever is loaded is checked in type and range. Files are replaced atomically and merged before, so
@@ -245,11 +245,16 @@ class KernelCache:
         try:
             os.mkdir(folder, 0o700)
         except FileExistsError:
-            status = os.stat(folder, follow_symlinks=False)
-            if status.st_uid != os.geteuid():
-                raise PermissionError(0, "belongs to another user") from None
-            if status.st_mode & 0o077:
-                os.chmod(folder, 0o700)
+            # By descriptor: whoever owns the folder above could put a link in its place in between.
+            fd = os.open(folder, os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY | os.O_NOFOLLOW)
+            try:
+                status = os.fstat(fd)
+                if status.st_uid != os.geteuid():
+                    raise PermissionError(0, "belongs to another user") from None
+                if status.st_mode & 0o077:
+                    os.fchmod(fd, 0o700)
+            finally:
+                os.close(fd)
 
     def _files(self) -> Iterator[tuple[str, os.stat_result]]:
         if self._folder is None:

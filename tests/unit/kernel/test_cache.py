@@ -172,6 +172,17 @@ def test_links_are_not_followed(tmp_path: Path) -> None:
     assert cache.load("kernel-b.json") is None
 
 
+def test_a_link_in_place_of_the_folder_changes_nothing_behind_it(tmp_path: Path) -> None:
+    target = tmp_path / "target"
+    target.mkdir(mode=0o755)
+    (tmp_path / "kernels").symlink_to(target)
+    cache = KernelCache(str(tmp_path / "kernels"))
+    cache.save("kernel-a.json", {"mine": 1})
+    assert cache.note is not None
+    assert target.stat().st_mode & 0o777 == 0o755
+    assert not list(target.iterdir())
+
+
 def test_another_users_files_are_not_believed(tmp_path: Path) -> None:
     if os.geteuid():
         pytest.skip("needs root: giving a file to another user")
