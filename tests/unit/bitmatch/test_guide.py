@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from virtscope.bitmatch import PatternError, pattern
+
 GUIDE = Path(__file__).parents[3] / "docs" / "bitmatch.md"
 EXAMPLES = re.findall(r"^```python\n(.*?)^```", GUIDE.read_text(), re.MULTILINE | re.DOTALL)
 
@@ -41,4 +43,12 @@ def test_the_poor_mans_df_says_so_when_there_is_no_filesystem(
     exec(EXAMPLES[0], {"__name__": "guide"})
     assert capsys.readouterr().out == "disk.img holds no ext3 filesystem\n"
     lines = [line for line in EXAMPLES[0].splitlines() if line.strip()]
-    assert len(lines) <= 10  # an import and nine lines
+    assert len(lines) <= 9
+
+
+def test_the_error_that_is_shown_is_the_one_that_comes() -> None:
+    shown = re.search(r"^```text\n(superblock, .*?)^```", GUIDE.read_text(), re.MULTILINE | re.DOTALL)
+    assert shown is not None
+    with pytest.raises(PatternError) as caught:
+        pattern("superblock", "little\n    s_magic : 16\n    s_uuid : bites(16)\n", names={}).compile()
+    assert str(caught.value) == shown.group(1).rstrip("\n")
