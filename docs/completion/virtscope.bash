@@ -111,7 +111,7 @@ _virt_df() {
         --color) COMPREPLY=($(compgen -W "auto always never" -- "$cur")); return ;;
     esac
     if [[ $cur == -* ]]; then
-        COMPREPLY=($(compgen -W "-h --human-readable -i --inodes --uuid -T --print-type -t --type -d --domain -c --connect -a --add --format --mount --allow-backing --no-journal -P --parallel --timeout -J --json --jsonl --csv -o --columns --sort -n --no-headings --color -v --verbose -q --quiet --help -V --version" -- "$cur"))
+        COMPREPLY=($(compgen -W "-h --human-readable -i --inodes --uuid -T --print-type -t --type -d --domain -c --connect -a --add --format --mount --allow-backing --verify-checksums --no-journal -P --parallel --timeout -J --json --jsonl --csv -o --columns --sort -n --no-headings --color -v --verbose -q --quiet --help -V --version" -- "$cur"))
     else
         COMPREPLY=($(compgen -f -- "$cur"))
     fi
@@ -134,7 +134,7 @@ _virt_filesystems() {
         --color) COMPREPLY=($(compgen -W "auto always never" -- "$cur")); return ;;
     esac
     if [[ $cur == -* ]]; then
-        COMPREPLY=($(compgen -W "--all --filesystems --partitions --parts --volumes --logical-volumes --lvs --block-devices --blkdevs -l --long -h --human-readable --uuids --uuid -d --domain -c --connect -a --add --format --mount --allow-backing --no-journal -P --parallel --timeout -J --json --jsonl --csv -o --columns --sort -n --no-headings --color -v --verbose -q --quiet --help -V --version" -- "$cur"))
+        COMPREPLY=($(compgen -W "--all --filesystems --partitions --parts --volumes --logical-volumes --lvs --block-devices --blkdevs -l --long -h --human-readable --uuids --uuid -d --domain -c --connect -a --add --format --mount --allow-backing --verify-checksums --no-journal -P --parallel --timeout -J --json --jsonl --csv -o --columns --sort -n --no-headings --color -v --verbose -q --quiet --help -V --version" -- "$cur"))
     else
         COMPREPLY=($(compgen -f -- "$cur"))
     fi
@@ -156,7 +156,7 @@ _virt_ls() {
         --color) COMPREPLY=($(compgen -W "auto always never" -- "$cur")); return ;;
     esac
     if [[ $cur == -* ]]; then
-        COMPREPLY=($(compgen -W "-l --long -R --recursive -h --human-readable --checksum -d --domain -c --connect -a --add --format --mount --allow-backing --no-journal -P --parallel --timeout -J --json --jsonl --color -v --verbose -q --quiet --help -V --version" -- "$cur"))
+        COMPREPLY=($(compgen -W "-l --long -R --recursive -h --human-readable --checksum -d --domain -c --connect -a --add --format --mount --allow-backing --verify-checksums --no-journal -P --parallel --timeout -J --json --jsonl --color -v --verbose -q --quiet --help -V --version" -- "$cur"))
     else
         COMPREPLY=($(compgen -f -- "$cur"))
     fi
@@ -174,7 +174,7 @@ _virt_cat() {
         --allow-backing) COMPREPLY=($(compgen -f -- "$cur")); return ;;
     esac
     if [[ $cur == -* ]]; then
-        COMPREPLY=($(compgen -W "-d --domain -c --connect -a --add --format --mount --allow-backing --no-journal -v --verbose -q --quiet -h --help -V --version" -- "$cur"))
+        COMPREPLY=($(compgen -W "-d --domain -c --connect -a --add --format --mount --allow-backing --verify-checksums --no-journal -v --verbose -q --quiet -h --help -V --version" -- "$cur"))
     else
         COMPREPLY=($(compgen -f -- "$cur"))
     fi
@@ -193,7 +193,7 @@ _virt_tail() {
         --allow-backing) COMPREPLY=($(compgen -f -- "$cur")); return ;;
     esac
     if [[ $cur == -* ]]; then
-        COMPREPLY=($(compgen -W "-n --lines -f --follow -d --domain -c --connect -a --add --format --mount --allow-backing --no-journal -v --verbose -q --quiet -h --help -V --version" -- "$cur"))
+        COMPREPLY=($(compgen -W "-n --lines -f --follow -d --domain -c --connect -a --add --format --mount --allow-backing --verify-checksums --no-journal -v --verbose -q --quiet -h --help -V --version" -- "$cur"))
     else
         COMPREPLY=($(compgen -f -- "$cur"))
     fi
@@ -214,7 +214,7 @@ _virt_stat() {
         --color) COMPREPLY=($(compgen -W "auto always never" -- "$cur")); return ;;
     esac
     if [[ $cur == -* ]]; then
-        COMPREPLY=($(compgen -W "-L --dereference --extents -d --domain -c --connect -a --add --format --mount --allow-backing --no-journal -P --parallel --timeout -J --json --jsonl --color -v --verbose -q --quiet -h --help -V --version" -- "$cur"))
+        COMPREPLY=($(compgen -W "-L --dereference --extents -d --domain -c --connect -a --add --format --mount --allow-backing --verify-checksums --no-journal -P --parallel --timeout -J --json --jsonl --color -v --verbose -q --quiet -h --help -V --version" -- "$cur"))
     else
         COMPREPLY=($(compgen -f -- "$cur"))
     fi
@@ -232,7 +232,7 @@ _virt_copy_out() {
         --allow-backing) COMPREPLY=($(compgen -f -- "$cur")); return ;;
     esac
     if [[ $cur == -* ]]; then
-        COMPREPLY=($(compgen -W "-d --domain -c --connect -a --add --format --mount --allow-backing --no-journal -v --verbose -q --quiet -h --help -V --version" -- "$cur"))
+        COMPREPLY=($(compgen -W "-d --domain -c --connect -a --add --format --mount --allow-backing --verify-checksums --no-journal -v --verbose -q --quiet -h --help -V --version" -- "$cur"))
     else
         COMPREPLY=($(compgen -f -- "$cur"))
     fi
@@ -250,7 +250,7 @@ _virt_tar_out() {
         --allow-backing) COMPREPLY=($(compgen -f -- "$cur")); return ;;
     esac
     if [[ $cur == -* ]]; then
-        COMPREPLY=($(compgen -W "-d --domain -c --connect -a --add --format --mount --allow-backing --no-journal -v --verbose -q --quiet -h --help -V --version" -- "$cur"))
+        COMPREPLY=($(compgen -W "-d --domain -c --connect -a --add --format --mount --allow-backing --verify-checksums --no-journal -v --verbose -q --quiet -h --help -V --version" -- "$cur"))
     else
         COMPREPLY=($(compgen -f -- "$cur"))
     fi

@@ -11,6 +11,7 @@ images. Nothing is opened before it is needed: a Guest costs nothing until it is
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -29,6 +30,23 @@ if TYPE_CHECKING:
     from virtscope.storage import Storage
 
 
+@dataclass(frozen=True, slots=True)
+class DiskOptions:
+    """How the disks of a guest are read.
+
+    Attributes:
+        mounts: (device, mount point) pairs that replace what the guest's /etc/fstab says.
+        replay: replay the journals of filesystems, in memory.
+        verify: check the checksums of all metadata that is read, where the filesystem has them.
+        allow_backing: folders and files that may be backing files of images whose format was probed.
+    """
+
+    mounts: tuple[tuple[str, str], ...] = ()
+    replay: bool = True
+    verify: bool = False
+    allow_backing: tuple[str, ...] = ()
+
+
 class Guest:
     """A guest, looked at from outside; a context manager that lets go of what it opened.
 
@@ -37,7 +55,6 @@ class Guest:
         open_memory: opens its memory; None when it has none to look at.
         open_storage: opens its disks; None when it has none to look at.
         mounts: (device, mount point) pairs that replace what its /etc/fstab says.
-        replay: replay the journals of its filesystems, in memory.
 
     Attributes:
         name: as given; for a QEMU process, the guest's own name as soon as it is known.
@@ -51,13 +68,11 @@ class Guest:
         open_memory: Callable[[], PhysicalMemory] | None = None,
         open_storage: Callable[[], Storage] | None = None,
         mounts: Sequence[tuple[str, str]] = (),
-        replay: bool = True,
     ) -> None:
         self.name = name
         self._open_memory = open_memory
         self._open_storage = open_storage
         self._mounts = tuple(mounts)
-        self._replay = replay
         self._storage: Storage | None = None
         self._tree: Tree | None = None
         self._memory: PhysicalMemory | None = None
@@ -127,7 +142,7 @@ class Guest:
         if self._tree is None:
             from virtscope.inspect.mounts import mount_tree
 
-            self._tree, self._mount_notes = mount_tree(self.storage, mounts=self._mounts, replay=self._replay)
+            self._tree, self._mount_notes = mount_tree(self.storage, mounts=self._mounts)
         return self._tree
 
     @property
@@ -139,11 +154,19 @@ class Guest:
                 found += part.notes
         return tuple(dict.fromkeys(found + self._mount_notes))
 
+    @property
+    def evidence(self) -> tuple[str, ...]:
+        """Why what was found in its memory is believed to be its kernel, as sentences."""
+        if self._kernel is None:
+            return ()
+        kept = self._kernel.cache_note
+        return (*self._kernel.evidence, *((kept,) if kept else ()))
+
     def filesystems(self) -> Iterator[DiskUsage]:
         """How full its filesystems are; those that cannot be read are added to `problems`."""
         from virtscope.inspect.usage import disk_usage
 
-        return disk_usage(self.storage, replay=self._replay, problem=self.problems.append)
+        return disk_usage(self.storage, problem=self.problems.append)
 
     def uname(self) -> Uname:
         """The name and version of the kernel, as uname(2) gives it."""
@@ -198,9 +221,7 @@ def open(
     qemu: str | int | None = None,
     memory: str | None = None,
     disks: Sequence[str | tuple[str, str | None]] = (),
-    mounts: Sequence[tuple[str, str]] = (),
-    replay: bool = True,
-    allow_backing: Sequence[str] = (),
+    disk_options: DiskOptions = DiskOptions(),
 ) -> Guest:
     """One guest, by exactly one of the ways to name it.
 
@@ -210,9 +231,7 @@ def open(
         qemu: the PID of a QEMU process, or the path of its QMP socket.
         memory: the path of a memory dump (raw, ELF core).
         disks: paths of disk images, or paths with their formats; together the disks of one guest.
-        mounts: (device, mount point) pairs that replace what the guest's /etc/fstab says.
-        replay: replay the journals of filesystems, in memory.
-        allow_backing: folders and files that may be backing files of images whose format was probed.
+        disk_options: how its disks are read.
 
     Raises:
         UsageError: none or several ways were given.
@@ -220,23 +239,20 @@ def open(
     if [domain, qemu, memory, disks or None].count(None) != 3:
         raise UsageError("name the guest in exactly one way: domain, qemu, memory or disks")
     if domain is not None:
-        return _of_domain(domain, connect, mounts, replay)
+        return _of_domain(domain, connect, disk_options)
     if qemu is not None:
         return _of_qemu(str(qemu))
     if memory is not None:
         return _of_memory_file(memory)
-    return _of_disks(disks, mounts, replay, allow_backing)
+    return _of_disks(disks, disk_options)
 
 
-def running(
-    connect: str | None = None, *, mounts: Sequence[tuple[str, str]] = (), replay: bool = True
-) -> list[Guest]:
+def running(connect: str | None = None, *, disk_options: DiskOptions = DiskOptions()) -> list[Guest]:
     """All guests that run on this host, by name; with `connect`, the domains of that libvirt connection.
 
     Args:
         connect: a libvirt connection URI.
-        mounts: as for `open`.
-        replay: as for `open`.
+        disk_options: how their disks are read.
 
     Raises:
         GuestError: the named connection cannot be asked.
@@ -244,27 +260,26 @@ def running(
     """
     from virtscope.host.guests import running_guests
 
-    return [_of_running(found, mounts, replay) for found in running_guests(connect)]
+    return [_of_running(found, disk_options) for found in running_guests(connect)]
 
 
-def _of_running(found: RunningGuest, mounts: Sequence[tuple[str, str]], replay: bool) -> Guest:
+def _of_running(found: RunningGuest, options: DiskOptions) -> Guest:
     domain = found.domain
 
     def open_storage() -> Storage:
         assert domain is not None
-        return _storage_of_domain(domain.uuid, domain.uri, guest.problems.append)
+        return _storage_of_domain(domain.uuid, domain.uri, options, guest.problems.append)
 
     guest = Guest(
         found.name,
         open_memory=lambda: found.open_memory(verify=_holds_kernel),
         open_storage=open_storage if domain is not None else None,
-        mounts=mounts,
-        replay=replay,
+        mounts=options.mounts,
     )
     return guest
 
 
-def _of_domain(name: str, connect: str | None, mounts: Sequence[tuple[str, str]], replay: bool) -> Guest:
+def _of_domain(name: str, connect: str | None, options: DiskOptions) -> Guest:
     def open_memory() -> PhysicalMemory:
         from virtscope.host.guests import guest_of_domain
 
@@ -273,14 +288,15 @@ def _of_domain(name: str, connect: str | None, mounts: Sequence[tuple[str, str]]
     guest = Guest(
         name,
         open_memory=open_memory,
-        open_storage=lambda: _storage_of_domain(name, connect, guest.problems.append),
-        mounts=mounts,
-        replay=replay,
+        open_storage=lambda: _storage_of_domain(name, connect, options, guest.problems.append),
+        mounts=options.mounts,
     )
     return guest
 
 
-def _storage_of_domain(name: str, connect: str | None, problem: Callable[[str], None]) -> Storage:
+def _storage_of_domain(
+    name: str, connect: str | None, options: DiskOptions, problem: Callable[[str], None]
+) -> Storage:
     """The disks libvirt's configuration of a domain names, whether it runs or not.
 
     `problem` is told of disks that are not read, when there are others that are.
@@ -304,23 +320,23 @@ def _storage_of_domain(name: str, connect: str | None, problem: Callable[[str], 
         raise UsageError(f"{name} has no disks{' that can be read' if why else ''}{why}")
     if why:
         problem(f"it has disks that are not seen{why}")
-    return open_storage(images)
+    return open_storage(images, replay=options.replay, verify=options.verify)
 
 
-def _of_disks(
-    disks: Sequence[str | tuple[str, str | None]],
-    mounts: Sequence[tuple[str, str]],
-    replay: bool,
-    allow_backing: Sequence[str],
-) -> Guest:
+def _of_disks(disks: Sequence[str | tuple[str, str | None]], options: DiskOptions) -> Guest:
     def open_disks() -> Storage:
         from virtscope.storage import open_storage
 
-        return open_storage(disks, allow_backing=allow_backing)
+        return open_storage(
+            disks,
+            allow_backing=options.allow_backing,
+            replay=options.replay,
+            verify=options.verify,
+        )
 
     first = disks[0]
     name = first if isinstance(first, str) else first[0]
-    return Guest(name, open_storage=open_disks, mounts=mounts, replay=replay)
+    return Guest(name, open_storage=open_disks, mounts=options.mounts)
 
 
 def _of_qemu(which: str) -> Guest:

@@ -72,10 +72,14 @@ class Storage:
 
     Args:
         disks: in the guest's order.
+        replay: replay the journals of filesystems, in memory.
+        verify: check the checksums of the metadata that is read, where a filesystem has them.
     """
 
-    def __init__(self, disks: Sequence[BlockSource]) -> None:
+    def __init__(self, disks: Sequence[BlockSource], *, replay: bool = True, verify: bool = False) -> None:
         self.disks = list(disks)
+        self._replay = replay
+        self._verify = verify
         self._devices: list[Device] | None = None
         self._groups: list[VolumeGroup] = []
         self._notes: list[str] = []
@@ -134,19 +138,18 @@ class Storage:
         name = device.name if isinstance(device, Device) else self.device(device).name
         return self._open[name]()
 
-    def filesystem(self, device: Device | str, *, replay: bool = True) -> Filesystem | None:
+    def filesystem(self, device: Device | str) -> Filesystem | None:
         """The filesystem on a device, or None if there is none that is known.
 
         Args:
             device: itself or its name.
-            replay: replay its journal in memory.
 
         Raises:
             as `source`.
         """
         from virtscope.fs import open_filesystem
 
-        return open_filesystem(self.source(device), replay=replay)
+        return open_filesystem(self.source(device), replay=self._replay, verify=self._verify)
 
     def close(self) -> None:
         """Close the disks."""
@@ -272,13 +275,19 @@ def disk_name(index: int) -> str:
 
 
 def open_storage(
-    images: Iterable[str | tuple[str, str | None]], *, allow_backing: Sequence[str] = ()
+    images: Iterable[str | tuple[str, str | None]],
+    *,
+    allow_backing: Sequence[str] = (),
+    replay: bool = True,
+    verify: bool = False,
 ) -> Storage:
     """The storage of a guest whose disks are these images, in order.
 
     Args:
         images: paths, or paths with their formats.
         allow_backing: as of `block.open_image`.
+        replay: as of `Storage`.
+        verify: as of `Storage`.
 
     Raises:
         as `block.open_image`.
@@ -294,4 +303,4 @@ def open_storage(
         for disk in disks:
             disk.close()
         raise
-    return Storage(disks)
+    return Storage(disks, replay=replay, verify=verify)

@@ -111,6 +111,11 @@ _DISKS = (
         group=GUEST_GROUP,
     ),
     Option(
+        ("--verify-checksums",),
+        "check the checksums of all metadata that is read, where the filesystem has them",
+        group=GUEST_GROUP,
+    ),
+    Option(
         ("--no-journal",),
         "read filesystems as they are on the disk, without replaying their journals in memory",
         group=GUEST_GROUP,

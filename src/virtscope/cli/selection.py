@@ -13,7 +13,7 @@ from virtscope.cli.command import Command, Guests
 from virtscope.errors import GuestNotFound, UsageError
 
 if TYPE_CHECKING:
-    from virtscope.guest import Guest
+    from virtscope.guest import DiskOptions, Guest
 
 _NOT_IMAGES = (".iso", ".xml", ".txt", ".log", ".md", ".json", ".sum", ".sha256", ".asc")
 """Files in a folder of images that are certainly not one."""
@@ -34,8 +34,7 @@ def select_guests(command: Command, args: argparse.Namespace) -> tuple[list[Gues
             raise UsageError("--connect only makes sense with --domain, or alone")
         return named, False
     if command.guests is Guests.DISK:
-        mounts = [_mount(text) for text in args.mount or ()]
-        found = guest.running(args.connect, mounts=mounts, replay=not args.no_journal)
+        found = guest.running(args.connect, disk_options=_disk_options(args))
         found = [one for one in found if one.has_disks]
     else:
         found = guest.running(args.connect)
@@ -70,24 +69,32 @@ def _memory_guests(args: argparse.Namespace) -> list[Guest]:
 def _disk_guests(args: argparse.Namespace) -> list[Guest]:
     from virtscope import guest
 
-    replay = not args.no_journal
-    mounts = [_mount(text) for text in args.mount or ()]
-    backing = tuple(args.allow_backing or ())
+    options = _disk_options(args)
     named = [
-        guest.open(domain=name, connect=args.connect, mounts=mounts, replay=replay)
-        for name in args.domain or ()
+        guest.open(domain=name, connect=args.connect, disk_options=options) for name in args.domain or ()
     ]
     together = [(path, _format(format)) for path, format in args.disks or ()]
     if together:
-        named.append(guest.open(disks=together, mounts=mounts, replay=replay, allow_backing=backing))
+        named.append(guest.open(disks=together, disk_options=options))
     format = _format(args.format)
     for path in _images(getattr(args, "images", None) or ()):
         if isinstance(path, _Folder):
             named.append(guest.Guest(path.path, open_storage=path.refuse))
             continue
         image = (path, format)
-        named.append(guest.open(disks=[image], mounts=mounts, replay=replay, allow_backing=backing))
+        named.append(guest.open(disks=[image], disk_options=options))
     return named
+
+
+def _disk_options(args: argparse.Namespace) -> DiskOptions:
+    from virtscope.guest import DiskOptions
+
+    return DiskOptions(
+        mounts=tuple(_mount(text) for text in args.mount or ()),
+        replay=not args.no_journal,
+        verify=args.verify_checksums,
+        allow_backing=tuple(args.allow_backing or ()),
+    )
 
 
 def _format(name: str | None) -> str | None:

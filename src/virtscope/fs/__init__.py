@@ -1,7 +1,7 @@
 """Filesystems, told by their content.
 
 `identify` says what a volume holds, `open_filesystem` gives a reader. A filesystem is added by its module,
-with a function `identify(source)` and `open_filesystem(source, replay)`, and one entry in `REGISTRY`.
+with a function `identify(source)` and `open_filesystem(source, replay, verify)`, and one entry in `REGISTRY`.
 """
 
 from __future__ import annotations
@@ -60,12 +60,13 @@ def identify(source: BlockSource) -> Identity:
     return Identity("unknown", size=source.size, magic=source.peek(0, _MAGIC_SHOWN))
 
 
-def open_filesystem(source: BlockSource, *, replay: bool = True) -> Filesystem | None:
+def open_filesystem(source: BlockSource, *, replay: bool = True, verify: bool = False) -> Filesystem | None:
     """A reader for the filesystem in `source`; None when it holds none (swap, a journal, unknown).
 
     Args:
         source: the volume.
         replay: replay a journal that a running or crashed guest left, in memory.
+        verify: check the checksums of all metadata that is read, where the format has them.
 
     Raises:
         FormatError: it is damaged beyond reading.
@@ -75,7 +76,7 @@ def open_filesystem(source: BlockSource, *, replay: bool = True) -> Filesystem |
             module = format.load()
             if not hasattr(module, "open_filesystem"):
                 return None
-            filesystem = module.open_filesystem(source, replay=replay)
+            filesystem = module.open_filesystem(source, replay=replay, verify=verify)
             assert filesystem is None or isinstance(filesystem, Filesystem)
             return filesystem
     return None

@@ -28,9 +28,8 @@ _CONTAINERS = ("dos", "gpt", "LVM2_member", "linux_raid_member", "crypto_LUKS")
 class _Mounter:
     """Opens each filesystem of a guest once."""
 
-    def __init__(self, storage: Storage, replay: bool) -> None:
+    def __init__(self, storage: Storage) -> None:
         self.storage = storage
-        self._replay = replay
         self._opened: dict[str, Filesystem | None] = {}
         self._named: dict[tuple[str, str], list[Device]] | None = None
         self.problems: list[str] = []
@@ -38,7 +37,7 @@ class _Mounter:
     def open(self, device: Device) -> Filesystem | None:
         if device.name not in self._opened:
             try:
-                self._opened[device.name] = self.storage.filesystem(device, replay=self._replay)
+                self._opened[device.name] = self.storage.filesystem(device)
             except VirtscopeError as error:
                 self.problems.append(f"{device.name}: {error}")
                 self._opened[device.name] = None
@@ -151,15 +150,12 @@ def _is_root(filesystem: Filesystem) -> bool:
     return False
 
 
-def mount_tree(
-    storage: Storage, *, mounts: Sequence[tuple[str, str]] = (), replay: bool = True
-) -> tuple[Tree, list[str]]:
+def mount_tree(storage: Storage, *, mounts: Sequence[tuple[str, str]] = ()) -> tuple[Tree, list[str]]:
     """The guest's directory tree, put together as its own /etc/fstab says.
 
     Args:
         storage: its disks.
         mounts: (device, mount point) pairs that replace what fstab says; with one for `/`, they are all.
-        replay: replay journals in memory.
 
     Returns:
         The tree, and sentences about what could not be mounted.
@@ -168,10 +164,10 @@ def mount_tree(
         UsageError: which filesystem is the root is not clear; the message says how to choose.
         FormatError, GuestError: the chosen root cannot be read.
     """
-    mounter = _Mounter(storage, replay)
+    mounter = _Mounter(storage)
     chosen: dict[bytes, Filesystem] = {}
     for name, mount_point in mounts:
-        filesystem = storage.filesystem(storage.device(name), replay=replay)
+        filesystem = storage.filesystem(storage.device(name))
         if filesystem is None:
             raise UsageError(f"{name} holds no filesystem that can be read")
         chosen[mount_point.encode("utf-8", "surrogateescape").rstrip(b"/") or b"/"] = filesystem

@@ -55,14 +55,11 @@ def percent(part: int, whole: int) -> int | None:
     return -(-part * 100 // whole) if whole > 0 else None
 
 
-def disk_usage(
-    storage: Storage, *, replay: bool = True, problem: Callable[[str], None] | None = None
-) -> Iterator[DiskUsage]:
+def disk_usage(storage: Storage, *, problem: Callable[[str], None] | None = None) -> Iterator[DiskUsage]:
     """The filesystems on `storage`, in the order of its devices.
 
     Args:
         storage: the guest's disks.
-        replay: replay journals in memory first, so that the figures are the newest.
         problem: told, in a sentence, of each filesystem that cannot be read; without it that is raised.
 
     Raises:
@@ -74,7 +71,7 @@ def disk_usage(
         if device.content is None or device.content in ("swap", "unknown"):
             continue
         try:
-            filesystem = storage.filesystem(device, replay=replay)
+            filesystem = storage.filesystem(device)
             if filesystem is None:
                 continue
             usage = filesystem.usage()

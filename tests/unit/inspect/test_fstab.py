@@ -91,12 +91,12 @@ STORAGE = FakeStorage(
 )
 def test_the_device_a_line_means(name: str, device: str | None) -> None:
     [entry] = parse_fstab(name.replace(" ", "\\040").encode() + b" /x auto")
-    found = _Mounter(STORAGE, replay=True).device_of(entry)
+    found = _Mounter(STORAGE).device_of(entry)
     assert (found.name if found is not None else None) == device
 
 
 def test_a_name_of_two_devices_is_told() -> None:
-    mounter = _Mounter(STORAGE, replay=True)
+    mounter = _Mounter(STORAGE)
     [entry] = parse_fstab(b"UUID=aa-4 /x auto")
     found = mounter.device_of(entry)
     assert found is not None
@@ -108,4 +108,4 @@ def test_a_name_of_two_devices_is_told() -> None:
 
 def test_without_any_filesystem_there_is_no_root() -> None:
     with pytest.raises(UsageError, match="no filesystem that can be read"):
-        _Mounter(FakeStorage(), replay=True).root()
+        _Mounter(FakeStorage()).root()
