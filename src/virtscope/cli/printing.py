@@ -22,12 +22,14 @@ class Report:
         rows: the rows, complete or up to an error.
         notes: what the user should know about the rows.
         errors: sentences that say what is missing in the rows; none when all went well.
+        evidence: why the rows are believed, for who asks by `--verbose`.
     """
 
     guest: str
     rows: tuple[Any, ...]
     notes: tuple[str, ...] = ()
     errors: tuple[str, ...] = ()
+    evidence: tuple[str, ...] = ()
 
 
 # Columns

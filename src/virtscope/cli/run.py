@@ -151,6 +151,8 @@ def _answer(
 
 def _complain_of(command: Command, args: argparse.Namespace, reports: Sequence[Report]) -> None:
     for report in reports:
+        for sentence in report.evidence if args.verbose else ():
+            complain(command, _about(report.guest, sentence))
         for note in report.notes if not args.quiet else ():
             complain(command, _about(report.guest, note))
         for error in report.errors:
@@ -255,9 +257,9 @@ def _report(guest: Guest | None, rows: Sequence[Any], notes: Sequence[str], erro
     if guest is None:
         return Report("", tuple(rows), errors=tuple(errors))
     told = tuple(dict.fromkeys((*guest.problems, *errors)))
-    name = guest.name
+    name, evidence = guest.name, guest.evidence
     guest.close()
-    return Report(name, tuple(rows), tuple(note for note in notes if note not in told), told)
+    return Report(name, tuple(rows), tuple(note for note in notes if note not in told), told, evidence)
 
 
 def _given_up(args: argparse.Namespace) -> str:
