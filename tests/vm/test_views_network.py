@@ -228,3 +228,22 @@ def test_an_interface_that_is_not_there_is_a_negative_answer(
     assert run_ifconfig(guest, capsys, "--netns", "nowhere", code=1) == ""
     assert "dummy0" not in run_ifconfig(guest, capsys)
     assert run_ifconfig(guest, capsys, "dummy0").startswith("dummy0: flags=130<BROADCAST,NOARP>  mtu 1500\n")
+
+
+def test_what_is_not_there_is_said(guest: Guest, capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments, sentence in (
+        (["eth7"], "there is no interface eth7"),
+        (["--netns", "outer"], "there is no network namespace outer"),
+        (["--netns", "inner", "eth0"], "there is no interface eth0 in network namespace inner"),
+    ):
+        assert ifconfig.main([*arguments, "--qemu", str(guest.pid)]) == 1
+        assert capsys.readouterr() == ("", f"virt-ifconfig: {guest.name}: {sentence}\n")
+
+
+def test_verbose_says_how_the_kernel_was_found(guest: Guest, capsys: pytest.CaptureFixture[str]) -> None:
+    assert ifconfig.main(["lo", "--qemu", str(guest.pid)]) == 0
+    assert capsys.readouterr().err == ""
+    assert ifconfig.main(["-v", "lo", "--qemu", str(guest.pid)]) == 0
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) >= 3
+    assert any("its banner is at 0x" in line for line in said)

@@ -38,14 +38,22 @@ def _check(args: argparse.Namespace) -> None:
 
 def _rows(guest: Guest, args: argparse.Namespace) -> Iterator[Interface]:
     everything = args.all or args.ip or args.json or args.jsonl or args.csv or args.columns
+    in_namespace = found = False
     for row in guest.interfaces():
         if args.netns and not _is_in(row, args.netns):
             continue
+        in_namespace = True
         if args.interface is None:
             if everything or row.flags_value & 1:
                 yield row
         elif row.name == args.interface or any(a.label == args.interface for a in row.addresses):
+            found = True
             yield row
+    if args.netns and not in_namespace:
+        guest.kernel.notes.append(f"there is no network namespace {args.netns}")
+    elif args.interface is not None and not found:
+        where = f" in network namespace {args.netns}" if args.netns else ""
+        guest.kernel.notes.append(f"there is no interface {args.interface}{where}")
 
 
 def _is_in(row: Interface, namespace: str) -> bool:
