@@ -11,20 +11,18 @@ import re
 import struct
 from _thread import RLock
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from . import runtime
-from .bits import MAX_WINDOW, WINDOW, Bits, as_buffer
+from . import runtime, search
+from .bits import as_buffer
 from .emit import Reader, expressions, finish
-from .errors import MatchError, PatternError
+from .errors import PatternError
 from .expression import names
 from .nodes import (
     MSB,
     ArrayType,
-    ChoiceType,
-    CondType,
-    DataType,
     Expr,
     Field,
     Given,
@@ -36,7 +34,6 @@ from .nodes import (
     Splice,
     Statement,
     Type,
-    WithinType,
 )
 from .text import DATA_FORMS, parse
 
@@ -305,7 +302,9 @@ class Compiled:
             kind, self._inner
         )
         source, namespace = writer(kind)
-        namespace |= {"explain": self.explain, "again": self.again, "R": self.record}
+        namespace["R"] = self.record
+        namespace["explain"] = partial(search.explain, self)
+        namespace["again"] = partial(search.again, self)
         self.sources[kind] = source
         label = f"<bitmatch {self.identifier} {kind} {id(self):x}>"
         import linecache
@@ -449,107 +448,6 @@ class Compiled:
         self.function("each")
         return self._row
 
-    # -- slow ways -------------------------------------------------------------------------------------------
-
-    def again(self, kind: str, error: BaseException, buffer: object, offset: int, *given: object) -> object:
-        """What parse and match do when the fast way failed: None, a MatchError, or another kind of buffer."""
-        if isinstance(error, TypeError):
-            try:
-                buffer = as_buffer(buffer)
-            except TypeError:
-                from .bits import bits
-
-                source = bits(buffer, offset)
-                return self.match_bits(source, *given) if kind == "match" else self.parse_bits(source, *given)
-        if kind == "match":
-            return None
-        raise self.explain(buffer, offset, *given) from None
-
-    def explain(self, buffer: Any, offset: int, *given: object) -> MatchError:
-        """The reason why `buffer` does not match at `offset`."""
-        if offset < 0:
-            return MatchError(self.name, "", 0, "an offset in the data", str(offset))
-        buffer = as_buffer(buffer)
-        return self.explain_bits(buffer, offset * 8, len(buffer) * 8, given).reason
-
-    def explain_bits(self, buffer: Any, start: int, end: int, given: tuple[object, ...]) -> runtime.Watch:
-        """Match the bits of `buffer` from `start` to `end` once more, noting the reason of the failure."""
-        watch = runtime.Watch(self.name)
-        try:
-            self.function("watched")(buffer, start, end, watch, 0, *given)
-            changed = "data that changed while it was read"
-            watch.reason = MatchError(self.name, "", start >> 3, "data that stays the same", changed)
-        except runtime.FAILURES as error:
-            watch.reason = watch.error(error)
-        return watch
-
-    def parse_bits(self, source: Bits, *given: object) -> object:
-        """The record at the start of `source`.
-
-        Raises:
-            MatchError: if it does not match.
-        """
-        found, reason = self._search(source, given, explain=True)
-        if reason is not None:
-            raise reason
-        return found
-
-    def match_bits(self, source: Bits, *given: object) -> object:
-        """The record at the start of `source`, or None."""
-        return self._search(source, given, explain=False)[0]
-
-    def _search(
-        self, source: Bits, given: tuple[object, ...], *, explain: bool
-    ) -> tuple[object, MatchError | None]:
-        """Match a Bits; of a file, read no more than is needed."""
-        window = source._file
-        start, end = source._start, source._end
-        if window is None:
-            found = self._match_span(source._buffer, start, end, given)
-            if found is not None or not explain:
-                return found, None
-            return None, self.explain_bits(source._buffer, start, end, given).reason
-        first = start >> 3
-        known = self.static_bits()
-        total = ((end + 7) >> 3) - first
-        size = total if self.reads_to_end() else WINDOW if known is None else (known + (start & 7) + 7) >> 3
-        while True:
-            size = min(size, total)
-            if size > MAX_WINDOW:
-                reason = MatchError(
-                    self.name, "", first, f"at most {MAX_WINDOW} bytes to match in a file", f"{size} bytes"
-                )
-                return None, reason
-            data = window.read_at(first, size)
-            stop = min(end - first * 8, len(data) * 8)
-            found = self._match_span(data, start & 7, stop, given)
-            if found is not None:
-                return found, None
-            watch = self.explain_bits(data, start & 7, stop, given)
-            if not watch.short or size >= total or len(data) < size:
-                reason = watch.reason
-                return None, MatchError(
-                    self.name,
-                    reason.field,
-                    reason.offset + first,
-                    reason.expected,
-                    reason.got,
-                    bit=reason.bit,
-                )
-            size *= 8
-
-    def reads_to_end(self) -> bool:
-        """Whether what the pattern matches depends on where the data ends."""
-        return any(_reads_to_end(self, item, set()) for item in self.statements)
-
-    def _match_span(self, buffer: Any, start: int, end: int, given: tuple[object, ...]) -> object:
-        try:
-            if start & 7 or end & 7 or not self.ends_aligned():
-                return self.function("unaligned")(buffer, start, end, [runtime.BUDGET], 0, *given)[0]
-            return self.function("aligned")(buffer, start >> 3, end >> 3, [runtime.BUDGET], 0, *given)[0]
-        except runtime.FAILURES:
-            return None
-
     def given_values(self, given: Mapping[str, object]) -> tuple[object, ...]:
         """The values of the parameters, in their order.
 
@@ -567,32 +465,3 @@ class Compiled:
 
 
 BUILTIN_MAPS: Mapping[str, Function] = {"bool": bool, "str": str, "hex": hex, "chr": chr}
-
-
-def _reads_to_end(owner: Compiled, item: object, seen: set[int]) -> bool:
-    """Whether a statement or a type depends on where the data ends."""
-    if isinstance(item, Field):
-        return _reads_to_end(owner, item.type, seen) or _asks_remaining(item)
-    if isinstance(item, DataType):
-        return item.size is None and item.form != "cstring"
-    if isinstance(item, ArrayType):
-        return item.mode == "fill" or _reads_to_end(owner, item.element, seen)
-    if isinstance(item, GroupType):
-        return any(_reads_to_end(owner, inner, seen) for inner in item.body)
-    if isinstance(item, ChoiceType):
-        return any(_reads_to_end(owner, inner, seen) for inner in item.options)
-    if isinstance(item, CondType):
-        return _reads_to_end(owner, item.yes, seen) or _reads_to_end(owner, item.no, seen)
-    if isinstance(item, WithinType):
-        return False
-    if isinstance(item, RefType | Splice):
-        other = owner.find_pattern(item.name)
-        if other is None or id(other) in seen:
-            return False
-        seen.add(id(other))
-        return any(_reads_to_end(other, inner, seen) for inner in other.statements)
-    return _asks_remaining(item)
-
-
-def _asks_remaining(item: object) -> bool:
-    return any("remaining" in names(expr) for expr in expressions((item,)))  # type: ignore[arg-type]

@@ -6,7 +6,7 @@ import operator
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from . import runtime
+from . import runtime, search
 from .bits import as_buffer
 from .errors import MatchError
 
@@ -47,7 +47,7 @@ def _watched(owner: Compiled, found: Iterator[Any], buffer: Any, offset: int) ->
         if isinstance(error, MatchError):
             raise
         place = offset + done * owner.record_size()
-        raise owner.explain(buffer, place) from None
+        raise search.explain(owner, buffer, place) from None
 
 
 def _walk(owner: Compiled, buffer: Any, count: int | None, offset: int) -> Iterator[Any]:
@@ -64,7 +64,7 @@ def _walk(owner: Compiled, buffer: Any, count: int | None, offset: int) -> Itera
             else:
                 record, after = read(buffer, place, end, [runtime.BUDGET], 0)
         except runtime.FAILURES:
-            raise owner.explain_bits(buffer, place, end, ()).reason from None
+            raise search.explain_bits(owner, buffer, place, end, ()).reason from None
         if after <= place:
             raise MatchError(
                 owner.name, f"[{number}]", place >> 3, "a record that takes some space", "an empty one"

@@ -54,7 +54,9 @@ class PatternType(type):
 
     def __instancecheck__(cls, instance: object) -> bool:
         if type(instance) is Bits and hasattr(cls, "__spec__"):
-            found = compiled(cls).match_bits(instance)
+            from .search import match_bits
+
+            found = match_bits(compiled(cls), instance)
             instance._match = found
             return found is not None
         return type.__instancecheck__(cls, instance)

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import _ast as ast
 import keyword
-import re
 import sys
-from typing import NamedTuple, NoReturn
+from typing import NoReturn
 
 from .errors import PatternError
 from .nodes import (
@@ -40,6 +39,7 @@ from .nodes import (
     Type,
     WithinType,
 )
+from .tokens import Token, tokens
 
 MAX_BITS = 64
 MAX_TEXT = 1 << 20
@@ -54,25 +54,6 @@ CLAUSES = frozenset(("check", "map", "back", "as", "at", "within"))
 WORD_OPERATORS = frozenset(("and", "or", "not", "in", "is", "if", "else"))
 ORDERS = {"little": LITTLE, "big": BIG, "native": sys.byteorder}
 
-_TOKEN = re.compile(
-    r"""(?P<space>[ \t\r\f]+|\#[^\n]*|\\\r?\n)
-      |(?P<newline>\n)
-      |(?P<number>0[xX][0-9a-fA-F_]+|0[bB][01_]+|0[oO][0-7_]+|[0-9][0-9_]*(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?)
-      |(?P<string>[bB]?(?:"(?:[^"\\\n]|\\.)*"|'(?:[^'\\\n]|\\.)*'))
-      |(?P<name>[A-Za-z_][A-Za-z0-9_]*)
-      |(?P<mark>\.\.\.|<<|>>|//|\*\*|==|!=|<=|>=|[-+*/%&|^~<>()\[\]{},.:;=])""",
-    re.VERBOSE,
-)
-
-
-class Token(NamedTuple):
-    """A piece of the text: kind is number, string, name, mark, newline or end."""
-
-    kind: str
-    text: str
-    start: int
-    end: int
-
 
 def parse(name: str, text: str) -> tuple[Statement, ...]:
     """The statements of the pattern `name` written in `text`.
@@ -85,29 +66,11 @@ def parse(name: str, text: str) -> tuple[Statement, ...]:
     return _Parser(name, text).statements(until_brace=False)
 
 
-def _tokens(name: str, text: str) -> list[Token]:
-    found: list[Token] = []
-    place = 0
-    make = tuple.__new__
-    for match in _TOKEN.finditer(text):
-        start, end = match.span()
-        if start != place:
-            break
-        place = end
-        kind = match.lastgroup
-        if kind != "space":
-            found.append(make(Token, (kind, match.group(), start, end)))
-    if place != len(text):
-        raise PatternError(name, f"unexpected character {text[place]!r}", text, place)
-    found.append(Token("end", "", len(text), len(text)))
-    return found
-
-
 class _Parser:
     def __init__(self, name: str, text: str) -> None:
         self.name = name
         self.text = text
-        self.tokens = _tokens(name, text)
+        self.tokens = tokens(name, text)
         self.at = 0
         self.depth = 0
 
