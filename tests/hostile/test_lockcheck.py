@@ -84,7 +84,8 @@ def test_a_long_ladder_a_deep_nest_and_a_long_sum(tmp_path: Path) -> None:
     assert report.findings or report.partial or report.unread or report.skipped
 
 
-def test_many_conditional_locks_end(tmp_path: Path) -> None:
+@pytest.mark.xfail(reason="joined by union, locks that may be held at the exit are lost")
+def test_many_conditional_locks_are_reported(tmp_path: Path) -> None:
     names = [f"l{i}" for i in range(20)]
     code = "".join(f"if (test()) pthread_mutex_lock(&{n});" for n in names)
     undo = "".join(f"if (test()) pthread_mutex_unlock(&{n});" for n in names)

@@ -180,8 +180,8 @@ COMMAND = Command(
     summary="find locking mistakes in C code, without running it",
     description=(
         "Reads C with clang, follows the control flow of every function, and reports where locking rules are "
-        "broken: locks held at an exit, taken twice, released without being held, taken in both orders; objects "
-        "used while unlocked."
+        "broken: locks held at an exit, taken twice, released without being held, taken in both orders; "
+        "objects used while unlocked."
         "\n\n"
         "What locks and unlocks, and which rules hold, is a rule set: a shipped one, or a TOML file of yours."
     ),
