@@ -107,7 +107,7 @@ def _run_rows(command: Command, args: argparse.Namespace) -> int:
         if args.json or args.csv:
             raise UsageError("following needs plain output or --jsonl")
         if len(guests) != 1:
-            raise UsageError(f"only one guest can be followed at a time, and {len(guests)} were named")
+            raise UsageError(f"only one guest can be followed at a time, not {len(guests)}: name the one")
         return _stream(command, args, guests[0], several)
     in_order = not (args.json or args.csv or keys or columns)
     if command.streams and in_order and len(guests) == 1:

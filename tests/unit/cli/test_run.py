@@ -191,3 +191,9 @@ def test_an_interrupt_while_a_command_is_still_loading_is_quiet(
     assert command().main([]) == 130
     assert main([]) == 130
     assert capsys.readouterr() == ("", "")
+
+
+def test_several_guests_cannot_be_followed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["dmesg", "-w", "-m", "/none/a", "-m", "/none/b"]) == FAILED
+    said = capsys.readouterr().err
+    assert said == "virt-dmesg: only one guest can be followed at a time, not 2: name the one\n"
