@@ -34,7 +34,7 @@ EVERY = (
 def usable(name: str) -> Sandbox:
     backend = WORKING[name]
     if not backend.works:
-        pytest.skip(f"{name} cannot run here: {backend.note}")
+        pytest.skip(f"hardware: {name} cannot run here: {backend.note}")
     return Sandbox().on(name)
 
 

@@ -40,7 +40,7 @@ def run(
 def backend(request: pytest.FixtureRequest) -> str:
     name = str(request.param)
     if not WORKING[name].works:
-        pytest.skip(f"{name} cannot run here: {WORKING[name].note}")
+        pytest.skip(f"hardware: {name} cannot run here: {WORKING[name].note}")
     return name
 
 

@@ -42,7 +42,6 @@ def document(report: Report, version: str, root: str | None = None) -> dict[str,
     driver = {
         "name": "virt-lockcheck",
         "version": version,
-        "informationUri": "https://libvirt.org/",
         "rules": rules,
     }
     run: dict[str, Any] = {
