@@ -11,9 +11,10 @@ import pytest
 
 import virtscope
 from lab import Guest
+from lab.kernels import MATRIX
 from tests.vm.views_truth import TICKS, Inside, bracketed, processes_inside, threads_inside
 from virtscope.cli import ps
-from virtscope.kernel.processes import Process
+from virtscope.kernel.processes import Facts, Process
 
 TICK_NS = 1_000_000_000 // TICKS
 
@@ -309,3 +310,27 @@ def test_choosing(guest: Guest, capsys: pytest.CaptureFixture[str]) -> None:
     assert names("-t", "pts/0") == {"lab-terminal"}
     assert names("-u", "1001", "-p", "1") == {"init", "lab-user"}
     assert names("-p", "99999999", code=1) == set()
+
+
+@pytest.mark.matrix
+@pytest.mark.parametrize("kernel", MATRIX)
+def test_control_groups_of_the_first_version(boot: Callable[..., Guest], kernel: str) -> None:
+    guest = boot(
+        kernel,
+        setup="""
+            mkdir -p /run/v1/cpu /run/v1/named
+            mount -t cgroup -o cpu,cpuacct none /run/v1/cpu
+            mount -t cgroup -o none,name=systemd none /run/v1/named
+            mkdir -p /run/v1/cpu/outer/inner '/run/v1/named/with space'
+            sleep 10000 & echo $! > /run/pid
+            cat /run/pid > /run/v1/cpu/outer/inner/cgroup.procs
+            cat /run/pid > '/run/v1/named/with space/cgroup.procs'
+        """,
+    )
+    if guest.execute("test -s /run/v1/cpu/outer/inner/cgroup.procs").status:
+        return  # this kernel has no such controllers any more
+    pid = int(guest.run("cat /run/pid"))
+    expected = guest.run(f"cat /proc/{pid}/cgroup").splitlines()
+    row = look(guest, pids={pid}, facts=Facts.CGROUPS)[pid]
+    assert [str(cgroup) for cgroup in row.cgroups or ()] == expected
+    assert any("name=systemd:/with space" in line for line in expected)

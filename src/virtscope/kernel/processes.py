@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Collection, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -327,6 +328,11 @@ class _Listing:
                 self._note(f"the command lines of {_counted(absent)} are not in memory (swapped out)")
 
     def _thread_addresses(self, leader: Record) -> list[int]:
+        with suppress(CorruptData):
+            signal = leader.follow("signal")
+            if signal is not None and signal["nr_threads"] == 1:
+                return [leader.address]
+
         def read() -> list[int]:
             now = self._kernel.record(self._layout, leader.address)
             signal = now.follow("signal")
