@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from . import runtime
 from .bits import Bits
 from .errors import BuildError
-from .record import Record, compiled_of
+from .record import Record
 
 if TYPE_CHECKING:
     from .compiler import Compiled
@@ -302,6 +302,3 @@ def blank(owner: Compiled, fields: dict[str, Any]) -> Any:
     record = make_record(owner, zeros(owner) | plain, Sink(owner.name))
     write(owner, record, given)
     return record
-
-
-__all__ = ["Sink", "blank", "build", "compiled_of", "make", "write"]

@@ -75,6 +75,7 @@ class Compiled:
         self.lookup = lookup
         self.offered = offered
         self.identifier = re.sub(r"\W", "_", name)
+        self.whole = self  # the pattern that a group is part of
         self.groups: dict[int, Compiled] = {}
         self.functions: dict[str, Function] = {}
         self.sources: dict[str, str] = {}
@@ -174,8 +175,8 @@ class Compiled:
         """The pattern called `name`, or None."""
         from .record import compiled_of
 
-        if name == "Self" and self.public is not None:
-            return self
+        if name == "Self":
+            return self.whole
         return compiled_of(self.lookup.get(name))
 
     def find_field_function(self, name: str) -> Function | None:
@@ -218,6 +219,7 @@ class Compiled:
             )
             found.identifier = f"{self.identifier}_group"
             found.groups = self.groups
+            found.whole = self.whole
             self.groups[type_.place] = found
         return found
 

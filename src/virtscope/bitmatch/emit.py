@@ -128,7 +128,8 @@ class Reader(Values):
         other = self.owner_of(statement.name, statement.place)
         if any(item is other for item in self.inlining) or other is self.owner:
             self.problem(f"{statement.name} cannot contain its own fields", statement.place)
-        outer = self.scope
+        outer, writing = self.scope, self.writing
+        self.writing = other
         self.inlining.append(other)
         self.scope = self.new_scope(other, outer.values)
         self.used |= self.names_used(other.statements)
@@ -136,12 +137,12 @@ class Reader(Values):
         self.order, self.bit_order, self.order_said, self.bit_order_said = BIG, MSB, False, False
         self.statements(other.statements, record)
         self.order, self.bit_order, self.order_said, self.bit_order_said = kept
-        self.scope = outer
+        self.scope, self.writing = outer, writing
         self.inlining.pop()
 
     def owner_of(self, name: str, place: int) -> Compiled:
         """The pattern called `name`."""
-        found = self.owner.find_pattern(name)
+        found = self.writing.find_pattern(name)
         if found is None:
             self.problem(f"there is no pattern {name!r} here", place)
         return found
@@ -242,7 +243,7 @@ class Reader(Values):
 
     def mapped(self, expr: Expr, target: str) -> str:
         """Code for a `map` clause: a function alone is called with the value."""
-        function = self.owner.map_function(expr)
+        function = self.writing.map_function(expr)
         if function is not None:
             return f"{self.bind(function, 'map')}({target})"
         return emit(expr, self.scope).code

@@ -47,6 +47,7 @@ class Writer(Source):
     def __init__(self, owner: Compiled) -> None:
         super().__init__(indent=1)
         self.owner = owner
+        self.writing = owner  # whose text is being written
         self.order: str = BIG
         self.bit_order = MSB
         self.backward = False
@@ -127,14 +128,15 @@ class Writer(Source):
 
     def splice(self, item: Splice, record: str) -> None:
         """The fields of another pattern, here."""
-        other = self.owner.find_pattern(item.name)
+        other = self.writing.find_pattern(item.name)
         assert other is not None  # the names of the record have been found
-        outer, order, bit_order = self.scope, self.order, self.bit_order
+        outer, order, bit_order, writing = self.scope, self.order, self.bit_order, self.writing
+        self.writing = other
         self.scope = self.new_scope(other, outer.values, outer.outer)
         self.order, self.bit_order = BIG, MSB
         self.infer(other.statements, record)
         self.statements(other.statements, record)
-        self.scope, self.order, self.bit_order = outer, order, bit_order
+        self.scope, self.order, self.bit_order, self.writing = outer, order, bit_order, writing
 
     def order_code(self, order: Order | None) -> str:
         """LITTLE, BIG or the name of a variable that is true for big."""
@@ -148,7 +150,7 @@ class Writer(Source):
             "native": Value(str(runtime.NATIVE_IS_BIG)),
         } | self.scope.values
         outer = self.scope
-        self.scope = self.new_scope(self.owner, values, outer.outer)
+        self.scope = self.new_scope(self.writing, values, outer.outer)
         name = self.fresh("big")
         self.line(f"{name} = {self.bind(runtime.is_big, 'is_big')}({self.code(order)})")
         self.scope = outer
@@ -225,7 +227,7 @@ class Writer(Source):
         if size is not None:
             self.line(f"w.seek(w.place + {size})")
             return
-        zero = zero_code(self.owner, item.type)
+        zero = zero_code(self.writing, item.type)
         if (
             isinstance(item.type, DataType)
             and item.type.size is not None
@@ -273,11 +275,11 @@ class Writer(Source):
         assert item.name is not None
         if item.back is not None:
             self.scope.values[item.name] = Value(name)
-            back = self.owner.map_function(item.back)
+            back = self.writing.map_function(item.back)
             code = f"{self.bind(back, 'back')}({name})" if back is not None else self.code(item.back)
             self.line(f"{raw} = {code}")
             return
-        function = self.owner.map_function(item.map)
+        function = self.writing.map_function(item.map)
         if runtime.is_enum(function) or function is bool:
             self.line(f"{raw} = w.number({name})")
             return
@@ -297,7 +299,7 @@ class Writer(Source):
             count, size = constant(type_.expr), self.known_size(type_.element)
             return count * size if isinstance(count, int) and size is not None else None
         if isinstance(type_, RefType) and not type_.args:
-            other = self.owner.find_pattern(type_.name)
+            other = self.writing.find_pattern(type_.name)
             return other.static_bits() if other is not None and self.backward else None
         return None
 
@@ -347,10 +349,10 @@ class Writer(Source):
 
     def reference(self, type_: RefType, value: str, store: str | None) -> None:
         """Another pattern, or a field function."""
-        other = self.owner.find_pattern(type_.name)
+        other = self.writing.find_pattern(type_.name)
         args = "".join(f", {self.code(expr)}" for _, expr in type_.args)
         if other is None:
-            kind = self.owner.lookup[type_.name]
+            kind = self.writing.lookup[type_.name]
             self.line(f"w.field_type({self.bind(kind, type_.name)}, {value}{args})")
             return
         named = dict(zip(other.givens, (expr for key, expr in type_.args if key is None), strict=False))
@@ -365,7 +367,7 @@ class Writer(Source):
 
     def group(self, type_: GroupType, value: str, store: str | None) -> None:
         """A group in braces: built in place, as its fields may use those around."""
-        other = self.owner.group(type_)
+        other = self.writing.group(type_)
         record = self.fresh("r")
         self.line(f"{record} = w.record({self.bind(other, other.identifier)}, {value})")
         self.line(f"{value} = {record}")
@@ -373,11 +375,12 @@ class Writer(Source):
             self.line(f"{store} = {record}")
         self.line("w.enter()")
         outer, kept, inferred = self.scope, (self.order, self.bit_order), self.inferred
+        writing, self.writing = self.writing, other
         self.scope = self.new_scope(other, {}, outer)
         self.inferred = {}
         self.infer(other.statements, record)
         self.statements(other.statements, record)
-        self.scope, self.inferred = outer, inferred
+        self.scope, self.inferred, self.writing = outer, inferred, writing
         self.order, self.bit_order = kept
         self.line("w.leave()")
 
@@ -437,13 +440,11 @@ class Writer(Source):
 def zeros(owner: Compiled) -> dict[str, Any]:
     """A value for each field that is not constant: zero, empty, or a blank record."""
     found: dict[str, Any] = {}
-    statements = list(owner.statements)
-    while statements:
-        item = statements.pop(0)
+    for item in owner.statements:
         if isinstance(item, Splice):
             other = owner.find_pattern(item.name)
-            assert other is not None
-            statements[:0] = other.statements
+            assert other is not None  # the names of the record have been found
+            found |= zeros(other)
         if isinstance(item, Field) and item.name is not None and item.equals is None and item.present is None:
             found[item.name] = zero_code(owner, item.type)
     return found

@@ -50,7 +50,7 @@ def read(reader: Reader, type_: Type, target: str) -> Value:
     if isinstance(type_, RefType):
         return read_ref(reader, type_, target)
     if isinstance(type_, GroupType):
-        return inline(reader, reader.owner.group(type_), {}, closed=False)
+        return inline(reader, reader.writing.group(type_), {}, closed=False)
     if isinstance(type_, ChoiceType):
         return read_choice(reader, type_, target)
     if isinstance(type_, CondType):
@@ -81,11 +81,11 @@ def assign(reader: Reader, type_: Type, target: str) -> None:
 
 def read_ref(reader: Reader, type_: RefType, target: str) -> Value:
     """Another pattern, or a field function."""
-    other = reader.owner.find_pattern(type_.name)
+    other = reader.writing.find_pattern(type_.name)
     if other is None:
-        function = reader.owner.find_field_function(type_.name)
+        function = reader.writing.find_field_function(type_.name)
         if function is None:
-            reader.problem(reader.owner.unknown_type(type_.name), type_.place)
+            reader.problem(reader.writing.unknown_type(type_.name), type_.place)
         if any(key for key, _ in type_.args):
             reader.problem("a field function takes positional arguments only", type_.place)
         args = "".join(f", {reader.compute(expr).code}" for _, expr in type_.args)
@@ -157,7 +157,8 @@ def inline(reader: Reader, other: Compiled, values: dict[str, Value], *, closed:
     """
     record = reader.fresh("r")
     reader.line(f"{record} = {reader.bind(other.record, other.identifier)}()")
-    outer, used = reader.scope, reader.used
+    outer, used, writing = reader.scope, reader.used, reader.writing
+    reader.writing = other
     kept = reader.order, reader.bit_order, reader.order_said, reader.bit_order_said
     reader.inlining.append(other)
     reader.used = reader.used | reader.names_used(other.statements)
@@ -169,7 +170,7 @@ def inline(reader: Reader, other: Compiled, values: dict[str, Value], *, closed:
     reader.statements(other.statements, record)
     reader.order, reader.bit_order, reader.order_said, reader.bit_order_said = kept
     reader.inlining.pop()
-    reader.scope, reader.used = outer, used
+    reader.scope, reader.used, reader.writing = outer, used, writing
     return Value(record)
 
 
@@ -332,7 +333,7 @@ def pass_array(reader: Reader, number: str, size: int) -> None:
 
 def read_records(reader: Reader, type_: ArrayType, element: RefType, target: str) -> Value | None:
     """An array of records of fixed size."""
-    other = reader.owner.find_pattern(element.name)
+    other = reader.writing.find_pattern(element.name)
     if other is None or other.givens:
         return None
     size = other.static_bits()
@@ -379,7 +380,7 @@ def loop(reader: Reader, type_: ArrayType, target: str) -> bool:
         number = read_count(reader, type_, reader.known_size(type_.element) or 1)
         header = f"for _ in range({number}):"
     reader.settle()
-    order = reader.owner.type_bit_order(type_.element, reader.bit_order)
+    order = reader.writing.type_bit_order(type_.element, reader.bit_order)
     reader.turn_to(order, type_.place)
     if type_.mode == "fill":
         # Of elements of fixed size, as many as fit; a rest may follow.

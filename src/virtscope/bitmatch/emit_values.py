@@ -42,7 +42,7 @@ class Values(Places):
                 self.problem("a size that cannot be", type_.size.place)
             return size if type_.form == "bits" else size * 8
         if isinstance(type_, RefType):
-            other = self.owner.find_pattern(type_.name)
+            other = self.writing.find_pattern(type_.name)
             return other.static_bits() if other is not None and not type_.args else None
         if isinstance(type_, GroupType):
             return self.group_size(type_)

@@ -48,6 +48,7 @@ class Places(Source):
     def __init__(self, owner: Compiled, kind: str) -> None:
         super().__init__()
         self.owner = owner
+        self.writing = owner  # whose text is being written: that of a pattern read in place, too
         self.kind = kind
         self.watched = kind == "watched"
         self.in_bits = kind in ("unaligned", "watched")
@@ -68,7 +69,7 @@ class Places(Source):
         self.moves_back = False
         self.total: int | None = None
         self.closing: list[str] = []
-        self.uses_end = self.uses_start = self.uses_context = False
+        self.uses_end = self.uses_context = False
         self.calls = False
         self.uses_plain = False
         self.inlining: list[object] = []
@@ -139,7 +140,6 @@ class Places(Source):
 
     def start_bits(self) -> str:
         """Code for the start of the pattern, in bits."""
-        self.uses_start = True
         return self.start if self.in_bits else f"({self.start} * 8)"
 
     def note_high(self) -> None:
@@ -365,7 +365,6 @@ class Places(Source):
             self.go(f"{self.start_bits()} + {place} * 8")
             return
         self.cover()
-        self.uses_start = True
         self.rebase(f"{self.start} + {place}")
         self.fail_if(f"o > {self.end_bytes()}", "")
 
@@ -412,7 +411,6 @@ class Places(Source):
         name, limit = self.fresh("n"), self.fresh("end")
         self.line(f"{name} = {value}")
         unit = " * 8" if self.in_bits else ""
-        self.uses_start = True
         self.line(f"{limit} = {self.start} + {name}{unit}")
         end = self.end_bits() if self.in_bits else self.end_bytes()
         if self.watched:

@@ -312,6 +312,45 @@ def test_patterns_contain_themselves() -> None:
     assert Tree.source().count("def") == 1
 
 
+@field_type
+def nibbles(buffer: bytes, offset: int, end: int) -> tuple[str, int]:
+    """A byte as two digits."""
+    return f"{buffer[offset]:02x}", offset + 1
+
+
+@nibbles.builder
+def _(value: str) -> bytes:
+    return bytes([int(value, 16)])
+
+
+def test_every_pattern_finds_its_own_names() -> None:
+    leaf = pattern(
+        "leaf",
+        "a : 8 = LIMIT; kind : 8 map Colour; d : digits",
+        names={
+            "LIMIT": 7,
+            "Colour": Kind,
+            "digits": nibbles,
+        },
+    )
+    middle = pattern("middle", "leaf : Leaf; group : { inner : Leaf }; pair : Leaf[2]", names={"Leaf": leaf})
+    outer = pattern(
+        "outer", "one : Middle; *Other; when one.leaf.a == 7", names={"Middle": middle, "Other": middle}
+    )
+    data = bytes([7, 1, 0x42]) * 8
+    record = outer.parse(data)
+    assert record.one.group.inner.kind is Kind.FILE
+    assert record.pair[1].d == "42"
+    assert bytes(record) == data
+    assert outer.match(bytes([7, 3, 0x42]) * 8) is None
+    assert pattern("b", "*Leaf", names={"Leaf": leaf}).blank(kind=Kind.FILE, d="00").a == 7
+
+
+def test_self_is_the_pattern_itself() -> None:
+    made = pattern("made", "n : 8; body : { inner : Self if n else 8 }", names={})
+    assert made.parse(b"\1\0\5").body.inner.body.inner == 5
+
+
 def test_groups_see_the_fields_around() -> None:
     record = parse("n : 8; body : { a : 8[n]; m : 8; deeper : { b : 8[n + m] } }", bytes([1, 9, 1, 7, 8]))
     assert record.body.deeper.b == (7, 8)
