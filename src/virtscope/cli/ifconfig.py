@@ -44,11 +44,14 @@ def _rows(guest: Guest, args: argparse.Namespace) -> Iterator[Interface]:
             continue
         in_namespace = True
         if args.interface is None:
-            if everything or row.flags_value & 1:
-                yield row
-        elif row.name == args.interface or any(a.label == args.interface for a in row.addresses):
-            found = True
-            yield row
+            if not everything and not row.flags_value & 1:
+                continue
+        elif row.name != args.interface and all(a.label != args.interface for a in row.addresses):
+            continue
+        found = True
+        if row.statistics_unknown and (args.statistics or not args.ip):
+            guest.kernel.notes.append(f"the counters of {row.name} are not known: {row.statistics_unknown}")
+        yield row
     if args.netns and not in_namespace:
         guest.kernel.notes.append(f"there is no network namespace {args.netns}")
     elif args.interface is not None and not found:

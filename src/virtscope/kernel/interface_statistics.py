@@ -75,21 +75,15 @@ class StatisticsReader:
             "virtnet_stats": self._virtio,
         }
 
-    def read(self, device: Record, kind: str) -> Statistics | None:
-        """The counters of a `net_device`; None when its driver keeps them where they are not read.
+    def read(self, device: Record) -> Statistics:
+        """The counters of a `net_device`.
 
         Raises:
+            UnknownLayout: its driver keeps them where they are not read.
             CorruptData: a pointer leads nowhere.
         """
-        try:
-            counters = self._from_driver(device)
-            self._add_core(device, counters)
-        except UnknownLayout as error:
-            name = device["name"].decode("utf-8", "surrogateescape")
-            note = f"the packet counters of {name} ({kind or 'hardware'}) are not known: {error}"
-            if note not in self._kernel.notes:
-                self._kernel.notes.append(note)
-            return None
+        counters = self._from_driver(device)
+        self._add_core(device, counters)
         return Statistics(**{name: counters.get(name, 0) for name in _NAMES})
 
     def _from_driver(self, device: Record) -> _Counters:

@@ -117,6 +117,7 @@ class Interface:
         group: the number of its device group, 0 for the default one.
         addresses: IPv4 addresses, then IPv6.
         statistics: what passed through it; None when its driver keeps the numbers where they are not read.
+        statistics_unknown: why `statistics` is None; empty otherwise.
     """
 
     namespace: int
@@ -143,6 +144,7 @@ class Interface:
     group: int
     addresses: tuple[Address, ...]
     statistics: Statistics | None
+    statistics_unknown: str
 
 
 def interfaces(kernel: Kernel) -> Iterator[Interface]:
@@ -217,6 +219,7 @@ class _Reader:
             link = self._link(device, kind)
             elsewhere = link if link is not None and link.address not in devices else None
             link_namespace = None if elsewhere is None else self._namespace_of(elsewhere)
+            statistics, unknown = self._read_statistics(device)
             rows.append(
                 Interface(
                     namespace=namespace,
@@ -242,10 +245,17 @@ class _Reader:
                     queue_length=device["tx_queue_len"],
                     group=device["group"],
                     addresses=self._addresses.read(device),
-                    statistics=self._statistics.read(device, kind),
+                    statistics=statistics,
+                    statistics_unknown=unknown,
                 )
             )
         return sorted(rows, key=lambda row: row.index)
+
+    def _read_statistics(self, device: Record) -> tuple[Statistics | None, str]:
+        try:
+            return self._statistics.read(device), ""
+        except UnknownLayout as error:
+            return None, str(error)
 
     def _kind(self, device: Record) -> str:
         operations = device["rtnl_link_ops"]

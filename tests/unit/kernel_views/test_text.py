@@ -419,6 +419,7 @@ def interface(name: str, **values: Any) -> Interface:
         "group": 0,
         "addresses": (),
         "statistics": Statistics(),
+        "statistics_unknown": "",
     }
     return Interface(name=name, **(usual | values))
 
@@ -442,6 +443,7 @@ INTERFACES = (
         "eth10",
         index=11,
         statistics=None,
+        statistics_unknown="its driver counts in igb_get_stats64, which is not known here",
         addresses=(
             address(
                 "192.0.2.10",
@@ -549,12 +551,17 @@ INTERFACES = (
     ],
 )
 def test_formats_of_ifconfig(capsys: pytest.CaptureFixture[str], golden: Golden, options: str) -> None:
-    guest: Any = SimpleNamespace(interfaces=lambda: iter(INTERFACES))
+    notes: list[str] = []
+    guest: Any = SimpleNamespace(interfaces=lambda: iter(INTERFACES), kernel=SimpleNamespace(notes=notes))
     command = replace(
         ifconfig.COMMAND, guests=Guests.NONE, rows=lambda _guest, args: ifconfig._rows(guest, args)
     )
     assert command.main(options.split()) == 0
     golden(f"ifconfig/{options.replace(' ', '') or 'default'}.txt", capsys.readouterr().out)
+    sentence = (
+        "the counters of eth10 are not known: its driver counts in igb_get_stats64, which is not known here"
+    )
+    assert notes == ([] if options == "--ip" else [sentence])
 
 
 def test_interfaces_are_sorted_as_people_count() -> None:
