@@ -1,11 +1,9 @@
 """bitmatch against other ways to take bytes apart, doing the same work in the same process.
 
-Peers: construct (compiled), dissect.cstruct (compiled, its default), bitstring, and struct used by hand - into a slotted
-object, which is what one writes to have names, and into a bare tuple, below which Python cannot go. All results are
-compared before anything is timed. Kaitai Struct is not measured: its compiler is on no Python index, and output written
-by hand would not be Kaitai's.
-
-    pip install construct dissect.cstruct bitstring
+Peers: construct (compiled), dissect.cstruct (compiled, its default), bitstring, and struct used by hand -
+into a slotted object, which is what one writes to have names, and into a bare tuple, below which Python cannot
+go. All results are compared before anything is timed. Kaitai Struct is not measured: its compiler is on no
+Python index, and output written by hand would not be Kaitai's.
 """
 
 from __future__ import annotations
@@ -13,7 +11,6 @@ from __future__ import annotations
 import random
 import statistics
 import struct
-import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -94,59 +91,56 @@ def text(fields: list[tuple[str, Any]]) -> str:
     return "little\n" + "\n".join(lines)
 
 
-def fixed_jobs() -> list[Job]:
-    """One structure of whole bytes, and many in a row."""
+def fixed_job(name: str, fields: list[tuple[str, Any]]) -> Job:
+    """One structure of whole bytes."""
     import bitstring
     import construct
     from dissect import cstruct
 
     data = random.Random(1).randbytes(4096)
+    job = Job(name, 1)
+    names = [field for field, _ in fields]
+    ours = pattern("ours", text(fields))
+    plain, parse = by_hand(fields)
+    kinds: dict[Any, Any] = {8: construct.Int8ul, 16: construct.Int16ul, 32: construct.Int32ul}
+    parts = [
+        field / (construct.Bytes(int(size)) if isinstance(size, bytes) else kinds[size])
+        for field, size in fields
+    ]
+    compiled = construct.Struct(*parts).compile()
+    peer = cstruct.cstruct().load(c_text("peer", fields)).peer
+    tokens = ",".join(
+        f"bytes:{size.decode()}" if isinstance(size, bytes) else f"uintle:{size}" for _, size in fields
+    )
+
+    def by_attributes(found: Any) -> tuple[Any, ...]:
+        return tuple(getattr(found, field) for field in names)
+
+    ours.parse(data)
+    job.add("bitmatch", lambda: ours.parse(data, 64), lambda found: tuple(asdict(found).values()))
+    job.add("struct, tuple", lambda: plain.unpack_from(data, 64), tuple)
+    job.add("struct, object", lambda: parse(data, 64), by_attributes)
+    job.add("construct", lambda: compiled.parse(data[64:]), lambda found: tuple(found[f] for f in names))
+    job.add("dissect.cstruct", lambda: peer(data[64:]), by_attributes)
+    job.add(
+        "bitstring",
+        lambda: bitstring.Bits(data[64 : 64 + 2000]).unpack(tokens + ",bits"),
+        lambda found: tuple(found[:-1]),
+    )
+    return job
+
+
+def array_job() -> Job:
+    """Many structures in a row."""
+    import construct
+    from dissect import cstruct
+
     rows = random.Random(2).randbytes(12 * EXTENTS)
-    jobs = []
-    for name, fields in (("ext4 superblock, 33 fields", SUPERBLOCK), ("ext4 extent, 4 fields", EXTENT)):
-        job = Job(name, 1)
-        names = [field for field, _ in fields]
-        ours = pattern("ours", text(fields))
-        plain, parse = by_hand(fields)
-        kinds = {8: construct.Int8ul, 16: construct.Int16ul, 32: construct.Int32ul}
-        parts = [
-            field / (construct.Bytes(int(size)) if isinstance(size, bytes) else kinds[size])
-            for field, size in fields
-        ]
-        compiled = construct.Struct(*parts).compile()
-        peer = cstruct.cstruct().load(c_text("peer", fields)).peer
-        tokens = ",".join(
-            f"bytes:{size.decode()}" if isinstance(size, bytes) else f"uintle:{size}" for _, size in fields
-        )
-        ours.parse(data)
-        job.add("bitmatch", lambda p=ours.parse: p(data, 64), lambda r: tuple(asdict(r).values()))
-        job.add("struct, tuple", lambda p=plain.unpack_from: p(data, 64), lambda r: r)
-        job.add(
-            "struct, object",
-            lambda p=parse: p(data, 64),
-            lambda r, n=names: tuple(getattr(r, name) for name in n),
-        )
-        job.add(
-            "construct",
-            lambda c=compiled: c.parse(data[64:]),
-            lambda r, n=names: tuple(r[name] for name in n),
-        )
-        job.add(
-            "dissect.cstruct",
-            lambda c=peer: c(data[64:]),
-            lambda r, n=names: tuple(getattr(r, name) for name in n),
-        )
-        job.add(
-            "bitstring",
-            lambda t=tokens: bitstring.Bits(data[64 : 64 + 2000]).unpack(t + ",bits"),
-            lambda r: tuple(r[:-1]),
-        )
-        jobs.append(job)
+    kinds: dict[Any, Any] = {8: construct.Int8ul, 16: construct.Int16ul, 32: construct.Int32ul}
     extent = pattern("extent", text(EXTENT))
     plain, parse = by_hand(EXTENT)
-    array = construct.Array(
-        EXTENTS, construct.Struct(*[name / kinds[size] for name, size in EXTENT])
-    ).compile()
+    one = construct.Struct(*[name / kinds[size] for name, size in EXTENT])
+    array = construct.Array(EXTENTS, one).compile()
     peers = cstruct.cstruct().load(c_text("peer", EXTENT)).peer[EXTENTS]
     job = Job(f"{EXTENTS} ext4 extents in a row, their lengths added up", EXTENTS)
     job.add("bitmatch", lambda: sum([one.ee_len for one in extent.iter(rows)]), int)
@@ -155,7 +149,7 @@ def fixed_jobs() -> list[Job]:
     job.add("struct, object", lambda: sum([parse(rows, at).ee_len for at in range(0, len(rows), 12)]), int)
     job.add("construct", lambda: sum([one.ee_len for one in array.parse(rows)]), int)
     job.add("dissect.cstruct", lambda: sum([one.ee_len for one in peers(rows)]), int)
-    return [*jobs, job]
+    return job
 
 
 def packet_job() -> Job:
@@ -205,27 +199,31 @@ def packet_job() -> Job:
         uint16 fragment:13; uint8 ttl; uint8 protocol; uint16 checksum; uint32 source; uint32 destination;
         char options[(ihl - 5) * 4]; char payload[EOF]; };"""
     )
-    names = (
-        "version",
-        "ihl",
-        "tos",
-        "length",
-        "id",
-        "flags",
-        "fragment",
-        "ttl",
-        "protocol",
-        "checksum",
-        "source",
+    names: tuple[str, ...] = tuple(
+        [
+            "version",
+            "ihl",
+            "tos",
+            "length",
+            "id",
+            "flags",
+            "fragment",
+            "ttl",
+            "protocol",
+            "checksum",
+            "source",
+            "destination",
+            "options",
+            "payload",
+        ]
     )
-    names += ("destination", "options", "payload")
     head = struct.Struct(">BBHHHBBHII")
 
     class Packet:
         __slots__ = names
 
-    def hand(data: bytes) -> Packet:
-        made = Packet()
+    def hand(data: bytes) -> Any:
+        made: Any = Packet()
         (first, made.tos, made.length, made.id, second, made.ttl, made.protocol, made.checksum, made.source,
          made.destination) = head.unpack_from(data)  # fmt: skip
         made.version = first >> 4
@@ -246,10 +244,13 @@ def packet_job() -> Job:
         flat = dict(found) | dict(found.bits1) | dict(found.bits2)
         return tuple(flat[name] for name in names)
 
-    tokens = "uint:4,uint:4,uint:8,uint:16,uint:16,uint:3,uint:13,uint:8,uint:8,uint:16,uint:32,uint:32,bytes:4,bytes"
+    tokens = (
+        "uint:4,uint:4,uint:8,uint:16,uint:16,uint:3,uint:13,uint:8,uint:8,uint:16,uint:32,uint:32,"
+        "bytes:4,bytes"
+    )
     job = Job("IPv4 packet, bit-fields and options", 1)
     ours.parse(packet)
-    job.add("bitmatch", lambda p=ours.parse: p(packet), by_attributes)
+    job.add("bitmatch", lambda: ours.parse(packet), by_attributes)
     job.add("struct, object", lambda: hand(packet), by_attributes)
     job.add("construct", lambda: compiled.parse(packet), by_construct)
     job.add("dissect.cstruct", lambda: peer.peer(packet), by_attributes)
@@ -258,7 +259,9 @@ def packet_job() -> Job:
 
 
 def run(way: Callable[[], Any], count: int) -> float:
-    """CPU seconds of one call, from `count` of them: what others do on the machine counts less than in wall time."""
+    """CPU seconds of one call, from `count` of them: what others do on the machine counts less than in wall
+    time.
+    """
     number = range(count)
     started = time.thread_time()
     for _ in number:
@@ -296,15 +299,20 @@ def compile_times() -> None:
         first.append(time.thread_time() - middle)
         made.append(middle - started)
     print(
-        f"\nA pattern of {len(SUPERBLOCK)} fields costs {statistics.median(made) * 1e6:.0f} us when it is defined and "
-        f"{statistics.median(first) * 1e6:.0f} us when it is first used."
+        f"\nA pattern of {len(SUPERBLOCK)} fields costs {statistics.median(made) * 1e6:.0f} us when it is "
+        f"defined and {statistics.median(first) * 1e6:.0f} us when it is first used."
     )
 
 
 def main() -> None:
     """Measure everything and print the tables."""
     try:
-        jobs = [*fixed_jobs(), packet_job()]
+        jobs = [
+            fixed_job("ext4 superblock, 33 fields", SUPERBLOCK),
+            fixed_job("ext4 extent, 4 fields", EXTENT),
+            array_job(),
+            packet_job(),
+        ]
     except ImportError as error:
         raise RuntimeError(
             f"{error.name} is not installed: pip install construct dissect.cstruct bitstring"
@@ -316,7 +324,3 @@ def main() -> None:
         for name, seconds in found.items():
             print(f"| {name} | {seconds / job.unit * 1e9:.0f} | {seconds / ours:.2f} |")
     compile_times()
-
-
-if __name__ == "__main__":
-    sys.exit(main())
