@@ -1,9 +1,9 @@
 """bitmatch against other ways to take bytes apart, doing the same work in the same process.
 
 Peers: construct (compiled), dissect.cstruct (compiled, its default), bitstring, and struct used by hand -
-into a slotted object, which is what one writes to have names, and into a bare tuple, below which Python cannot
-go. All results are compared before anything is timed. Kaitai Struct is not measured: its compiler is on no
-Python index, and output written by hand would not be Kaitai's.
+into a slotted object, which is what one writes to have names, and into a bare tuple, below which Python
+cannot go. All results are compared before anything is timed. Kaitai Struct is not measured: its compiler is
+on no Python index, and output written by hand would not be Kaitai's.
 """
 
 from __future__ import annotations
@@ -199,23 +199,21 @@ def packet_job() -> Job:
         uint16 fragment:13; uint8 ttl; uint8 protocol; uint16 checksum; uint32 source; uint32 destination;
         char options[(ihl - 5) * 4]; char payload[EOF]; };"""
     )
-    names: tuple[str, ...] = tuple(
-        [
-            "version",
-            "ihl",
-            "tos",
-            "length",
-            "id",
-            "flags",
-            "fragment",
-            "ttl",
-            "protocol",
-            "checksum",
-            "source",
-            "destination",
-            "options",
-            "payload",
-        ]
+    names: tuple[str, ...] = (
+        "version",
+        "ihl",
+        "tos",
+        "length",
+        "id",
+        "flags",
+        "fragment",
+        "ttl",
+        "protocol",
+        "checksum",
+        "source",
+        "destination",
+        "options",
+        "payload",
     )
     head = struct.Struct(">BBHHHBBHII")
 
