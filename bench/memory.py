@@ -20,7 +20,7 @@ from lab.kernels import debug_vmlinux, kernel
 from lab.scenarios import populate
 
 BIN = Path(sys.executable).parent
-KERNEL = "6.1"
+KERNEL = "6.1-cloud"
 
 
 def contestants(pid: int, cache: Path, label: str) -> list[Contestant]:

@@ -23,6 +23,7 @@ TIMEOUT = 1.0
 _LONGEST_MESSAGE = 16 << 20
 _SHOWN = 200
 _SOON = 0.02
+_PATIENCE = 0.25
 
 
 class Monitor(Protocol):
@@ -75,8 +76,11 @@ class QmpClient:
         self._buffer = bytearray()
         self._socket = connect(path, timeout)
         try:
-            if is_taken is not None and not self._greets_soon() and is_taken():
-                raise MonitorError(f"{self._label} does not answer: another client is connected to it")
+            # A client that has just left may still look connected: QEMU notices when its main loop comes round.
+            patience = time.monotonic() + _PATIENCE
+            while is_taken is not None and not self._greets_soon() and is_taken():
+                if time.monotonic() > patience:
+                    raise MonitorError(f"{self._label} does not answer: another client is connected to it")
             if not isinstance(self._message().get("QMP"), dict):
                 raise MonitorError(f"{self._label} is not a QMP monitor")
             self.execute("qmp_capabilities")
