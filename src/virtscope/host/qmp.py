@@ -76,7 +76,7 @@ class QmpClient:
         self._buffer = bytearray()
         self._socket = connect(path, timeout)
         try:
-            # A client that has just left may still look connected: QEMU notices when its main loop comes round.
+            # A client that has just left may still look connected, until QEMU's main loop comes round.
             patience = time.monotonic() + _PATIENCE
             while is_taken is not None and not self._greets_soon() and is_taken():
                 if time.monotonic() > patience:
