@@ -175,7 +175,7 @@ class Guest:
         return uname(self.kernel)
 
     def processes(self, **options: Any) -> Iterator[Process]:
-        """The processes, in the order of their start; options as of `kernel.processes.processes`."""
+        """The processes, by PID; options as of `kernel.processes.processes`."""
         from virtscope.kernel.processes import processes
 
         return processes(self.kernel, **options)
