@@ -28,6 +28,7 @@ def libguestfs(*argv: str | Path) -> dict[str, object]:
         "argv": argv,
         "environment": {
             "LIBGUESTFS_BACKEND": "direct",
+            "LIBGUESTFS_BACKEND_SETTINGS": "force_tcg",
             "SUPERMIN_KERNEL": str(found.vmlinuz),
             "SUPERMIN_KERNEL_VERSION": found.release,
             "SUPERMIN_MODULES": str(found.modules_dir),
