@@ -50,8 +50,10 @@ class PausedQemu:
         sizes = {
             line.split(":")[0]: int(line.split()[1]) for line in status if line.startswith(("VmRSS", "VmPTE"))
         }
-        fds = [os.stat(f"/proc/{self.pid}/fd/{fd}") for fd in os.listdir(f"/proc/{self.pid}/fd")]
-        sizes["files"] = sum(status.st_blocks for status in fds) // 2
+        sizes["files"] = 0
+        for fd in os.listdir(f"/proc/{self.pid}/fd"):
+            with contextlib.suppress(FileNotFoundError):  # QEMU has just closed it
+                sizes["files"] += os.stat(f"/proc/{self.pid}/fd/{fd}").st_blocks // 2
         return sizes
 
     def save(self, address: int, size: int) -> bytes:

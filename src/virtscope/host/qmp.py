@@ -77,9 +77,9 @@ class QmpClient:
         self._socket = connect(path, timeout)
         try:
             # A client that has just left may still look connected, until QEMU's main loop comes round.
-            patience = time.monotonic() + _PATIENCE
+            patience = min(time.monotonic() + _PATIENCE, self._deadline)
             while is_taken is not None and not self._greets_soon() and is_taken():
-                if time.monotonic() > patience:
+                if time.monotonic() + _SOON > patience:
                     raise MonitorError(f"{self._label} does not answer: another client is connected to it")
             if not isinstance(self._message().get("QMP"), dict):
                 raise MonitorError(f"{self._label} is not a QMP monitor")
