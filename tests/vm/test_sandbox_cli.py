@@ -8,8 +8,10 @@ import random
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -141,8 +143,29 @@ def test_a_hundred_megabytes_each_way(backend: str) -> None:
     assert int(answer) == size
 
 
-def test_pool_hands_out_waiting_machines(tmp_path: Path) -> None:
-    environment = os.environ | {"XDG_RUNTIME_DIR": str(tmp_path)}
+@pytest.fixture
+def short_folder() -> Iterator[Path]:
+    """A folder whose path leaves room for the names of sockets, which are 108 bytes long at most."""
+    with tempfile.TemporaryDirectory(prefix="vs-", dir="/tmp") as folder:
+        yield Path(folder)
+
+
+def test_a_pool_whose_socket_has_no_room_says_so(tmp_path: Path) -> None:
+    deep = tmp_path / ("long" * 25)
+    deep.mkdir()
+    done = subprocess.run(
+        command("sandbox", "-q", "--pool", "1"),
+        env=os.environ | {"XDG_RUNTIME_DIR": str(deep)},
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 125
+    assert b"the pool cannot listen on" in done.stderr
+
+
+def test_pool_hands_out_waiting_machines(short_folder: Path) -> None:
+    environment = os.environ | {"XDG_RUNTIME_DIR": str(short_folder)}
     pool = subprocess.Popen(
         command("sandbox", "-q", "--pool", "2"),
         env=environment,
@@ -151,8 +174,9 @@ def test_pool_hands_out_waiting_machines(tmp_path: Path) -> None:
     )
     try:
         deadline = time.monotonic() + 60
-        while not list(tmp_path.glob("*/pool-*")) and time.monotonic() < deadline:
+        while not list(short_folder.glob("*/pool-*")) and time.monotonic() < deadline:
             time.sleep(0.05)
+        assert list(short_folder.glob("*/pool-*"))
         time.sleep(2)
         ids = []
         for _ in range(3):
@@ -168,8 +192,9 @@ def test_pool_hands_out_waiting_machines(tmp_path: Path) -> None:
             ids.append(done.stdout)
     finally:
         pool.terminate()
-        assert pool.wait(30) == 0
-    assert not list(tmp_path.glob("*/pool-*"))
+        complaint = pool.communicate(timeout=30)[1]
+        assert pool.returncode == 0, complaint
+    assert not list(short_folder.glob("*/pool-*"))
 
 
 def test_rescue_and_run_in_an_image(tmp_path: Path) -> None:

@@ -93,7 +93,7 @@ def serve(sandbox: Sandbox, count: int) -> int:
     """Keep `count` machines waiting until interrupted; returns the exit status.
 
     Raises:
-        SandboxError: a machine could not be started.
+        SandboxError: a machine could not be started, or the runtime folder cannot hold the pool's socket.
     """
     path = _address(sandbox)
     with contextlib.suppress(FileNotFoundError):
@@ -105,7 +105,10 @@ def serve(sandbox: Sandbox, count: int) -> int:
     old_wake = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
     old = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
-        listener.bind(path)
+        try:
+            listener.bind(path)
+        except OSError as error:
+            raise SandboxError(f"the pool cannot listen on {path}: {error.strerror or error}") from None
         listener.listen(64)
         while True:
             watched = {one.fileno(): one for one in (listener, *lent)}
