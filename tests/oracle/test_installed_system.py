@@ -58,9 +58,7 @@ def test_df_is_what_statfs_says(disk: System, form: str) -> None:
 def test_df_as_a_table_and_csv(disk: System) -> None:
     table = run("virt-df", "-h", "-a", disk.raw).stdout.decode().splitlines()
     assert table[0].split() == ["Filesystem", "Size", "Used", "Available", "Use%"]
-    assert [line.split()[0] for line in table[1:]] == ["/dev/sda1", "/dev/vg0/home", "/dev/vg0/root"] or {
-        line.split()[0] for line in table[1:]
-    } == set(disk.usage)
+    assert {line.split()[0] for line in table[1:]} == set(disk.usage)
     csv = run("virt-df", "--csv", "-a", disk.raw).stdout.decode().splitlines()
     assert csv[0] == "device,size,used,available,used_percent"
     blocks = disk.usage["/dev/sda1"]
@@ -222,7 +220,7 @@ def test_copy_out_is_the_same_tree(disk: System, tmp_path: Path) -> None:
             assert hashlib.sha256(mine.read_bytes()).hexdigest() == checksums(disk)[path]
     assert os.stat(top / "srv/sparse").st_blocks * 512 < 1 << 20
     again = run("virt-copy-out", "-q", "-a", disk.qcow2, "/", tmp_path, status=2)
-    assert "has a root already" in again.stderr.decode() or "already" in again.stderr.decode()
+    assert "has a root already" in again.stderr.decode()
 
 
 def checksums(disk: System) -> dict[str, str | None]:
