@@ -13,6 +13,7 @@ from virtscope.cli.command import Column
 from virtscope.kernel.processes import Facts, Process
 
 _SECOND = 1_000_000_000
+_TICK = _SECOND // 100  # in which /proc counts CPU time: USER_HZ is 100 nearly everywhere
 _NONE = Facts(0)
 _CPU = Facts.TIMES | Facts.IDS
 _PRIVILEGE_BITS = 7
@@ -47,9 +48,10 @@ def _seconds(nanoseconds: int | None) -> float | None:
 
 
 def _cpu_seconds(row: Process) -> float | None:
+    """User and system time, each rounded down to a tick before they are added, as /proc and ps do."""
     if row.utime_ns is None or row.stime_ns is None:
         return None
-    return (row.utime_ns + row.stime_ns) / _SECOND
+    return (row.utime_ns // _TICK + row.stime_ns // _TICK) * _TICK / _SECOND
 
 
 def _clock(seconds: float | None, *, hours: bool) -> str:

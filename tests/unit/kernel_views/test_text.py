@@ -220,6 +220,16 @@ def test_ps_as_json_and_csv(run_ps: Callable[..., str], golden: Golden) -> None:
     golden("ps/chosen.csv", run_ps("--csv", "-o", "pid,tty,comm,args,rss,start"))
 
 
+@pytest.mark.parametrize(("user", "system", "shown"), [(505, 496, "00:00:00"), (510, 490, "00:00:01")])
+def test_user_and_system_time_are_rounded_before_they_are_added(
+    monkeypatch: pytest.MonkeyPatch, run_ps: Callable[..., str], user: int, system: int, shown: str
+) -> None:
+    # 0.505 s and 0.496 s are 50 and 49 ticks in /proc: less than a second, as ps adds them.
+    row = process(1, "init", utime_ns=user * 1_000_000, stime_ns=system * 1_000_000)
+    monkeypatch.setattr(ps, "processes", lambda _kernel, **_: iter([row]))
+    assert run_ps("-e", "-o", "time=").strip() == shown
+
+
 def test_choosing_processes(run_ps: Callable[..., str]) -> None:
     def chosen(*options: str, code: int = 0) -> list[int]:
         return [int(line) for line in run_ps("-o", "pid=", *options, code=code).split()]
