@@ -6,6 +6,7 @@ import itertools
 import resource
 import struct
 from contextlib import suppress
+from typing import Literal
 
 import pytest
 from hypothesis import given, settings
@@ -198,6 +199,21 @@ def test_a_file_that_says_it_is_huge(size: int) -> None:
         assert filesystem.read(number, size - 10, 100) == bytes(10)
         with suppress(FormatError):
             filesystem.readlink(number)
+
+
+@pytest.mark.parametrize("kind", ["clean", "dirty"])
+def test_free_blocks_that_could_only_be_in_the_log(kind: Literal["clean", "dirty"]) -> None:
+    """Fewer than the filesystem has blocks, but more than those outside the log."""
+    image = open_image(str(xfs.small(kind)), "raw")
+    superblock = read_superblock(image)
+    blocks = superblock.sb_dblocks - superblock.sb_logblocks + 1
+    agf = superblock.sb_sectsize
+    # The superblock's counter, and that of the first group, which counts where the first cannot be right.
+    changes = [(144, struct.pack(">Q", blocks)), (agf + 52, struct.pack(">I", blocks))]
+    filesystem = open_filesystem(Overlay(image, changes), replay=False)
+    assert filesystem is not None
+    with pytest.raises(FormatError, match="more free than there is"):
+        filesystem.usage()
 
 
 def test_what_needs_repair_is_said() -> None:

@@ -70,7 +70,7 @@ def usage(source: BlockSource, superblock: SuperBlock, *, is_clean: bool) -> Usa
     counters = _Counters(superblock.sb_fdblocks, superblock.sb_icount, superblock.sb_ifree)
     if must_add_up or not _is_plausible(superblock):
         counters = _added_up(groups)
-        if counters.free_blocks > superblock.sb_dblocks or counters.free_inodes > counters.inodes:
+        if counters.free_blocks > _file_blocks(superblock) or counters.free_inodes > counters.inodes:
             raise FormatError(FORMAT, "more free than there is", field="agf_freeblks")
     free = _shown_free(source, superblock, counters.free_blocks, groups)
     inodes = min(counters.inodes + (free << superblock.sb_inopblog), _LARGEST_INODE_NUMBER)
@@ -80,7 +80,7 @@ def usage(source: BlockSource, superblock: SuperBlock, *, is_clean: bool) -> Usa
     inodes = max(inodes, counters.inodes)
     return Usage(
         block_size=superblock.sb_blocksize,
-        blocks=superblock.sb_dblocks - (superblock.sb_logblocks if superblock.sb_logstart else 0),
+        blocks=_file_blocks(superblock),
         free_blocks=free,
         available_blocks=free,
         inodes=inodes,
@@ -88,8 +88,13 @@ def usage(source: BlockSource, superblock: SuperBlock, *, is_clean: bool) -> Usa
     )
 
 
+def _file_blocks(superblock: SuperBlock) -> int:
+    """All blocks but those of the log, if it is inside: what statfs shows as the size."""
+    return superblock.sb_dblocks - (superblock.sb_logblocks if superblock.sb_logstart else 0)
+
+
 def _is_plausible(superblock: SuperBlock) -> bool:
-    return superblock.sb_fdblocks <= superblock.sb_dblocks and superblock.sb_ifree <= superblock.sb_icount
+    return superblock.sb_fdblocks <= _file_blocks(superblock) and superblock.sb_ifree <= superblock.sb_icount
 
 
 def _added_up(groups: list[tuple[Agf, Agi]]) -> _Counters:
