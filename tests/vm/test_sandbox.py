@@ -104,6 +104,22 @@ def test_megabytes_through_both_pipes(shared: Session) -> None:
     assert result.stderr == result.stdout
 
 
+@pytest.mark.slow
+def test_a_hundred_megabytes_each_way(shared: Session, tmp_path: Path) -> None:
+    """Through descriptors, as the command line does it."""
+    source, target = tmp_path / "in", tmp_path / "out"
+    block = os.urandom(1 << 20)
+    with open(source, "wb") as stream:
+        for number in range(100):
+            stream.write(number.to_bytes(8, "little") + block[8:])
+    with open(source, "rb") as given, open(target, "wb") as got:
+        run = shared.start(["cat"], stdin=given.fileno(), stdout=got.fileno())
+        assert shared.wait(run, time.monotonic() + 300).status == 0
+    assert target.stat().st_size == 100 << 20
+    sums = [hashlib.file_digest(open(path, "rb"), "sha256").digest() for path in (source, target)]  # noqa: SIM115
+    assert sums[0] == sums[1]
+
+
 def test_command_that_does_not_read_its_input(shared: Session) -> None:
     assert shared.run(["sh", "-c", "exit 7"], input=bytes(2 << 20), timeout=30).status == 7
 

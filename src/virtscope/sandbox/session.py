@@ -157,19 +157,66 @@ class Execution:
         )
 
 
+class Ring:
+    """Memory shared with a guest whose channel is slow and loses what it cannot hold.
+
+    What we send goes through the memory; the channel only says how many bytes more there are.
+
+    Args:
+        fd: the file that is the memory, `wire.RING` bytes.
+    """
+
+    # four bytes each on the channel, which holds a few thousand
+    MOST_ANNOUNCED = 64
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self._at = 0
+        self._untaken = 0
+        self._announced = 0
+
+    @property
+    def has_room(self) -> bool:
+        """Whether anything can be sent before the guest has taken something."""
+        return self._untaken < wire.RING and self._announced < self.MOST_ANNOUNCED
+
+    def send(self, channel: socket.socket, data: bytearray) -> int:
+        """Send as much of `data` as there is room for; returns how much that was."""
+        piece = memoryview(data)[: wire.RING - self._untaken]
+        size = len(piece)
+        first = min(size, wire.RING - self._at)
+        with piece:
+            os.pwrite(self._fd, piece[:first], self._at)
+            if first < size:
+                os.pwrite(self._fd, piece[first:], 0)
+        channel.send(size.to_bytes(4, "little"))
+        self._at = (self._at + size) % wire.RING
+        self._untaken += size
+        self._announced += 1
+        return size
+
+    def taken(self, size: int) -> None:
+        """The guest has taken so many bytes, all of one announcement."""
+        self._untaken = max(0, self._untaken - size)
+        self._announced = max(0, self._announced - 1)
+
+    def close(self) -> None:
+        """Give the memory back."""
+        os.close(self._fd)
+
+
 class Session:
     """The host's end of a running sandbox.
 
     Args:
         channel: a socket to the guest's init.
         machine: what runs it.
-        line_window: how many bytes the way to the guest holds, where it drops what is more.
+        ring: the way to a guest whose channel is slow.
     """
 
-    def __init__(self, channel: socket.socket, machine: Machine, *, line_window: int | None = None) -> None:
+    def __init__(self, channel: socket.socket, machine: Machine, *, ring: Ring | None = None) -> None:
         self._channel = channel
-        self._line_window = line_window
-        self._untaken = 0
+        self._ring = ring
         self._machine = machine
         self._reader = wire.FrameReader()
         self._outgoing = bytearray()
@@ -412,7 +459,7 @@ class Session:
         poll = select.poll()
         sources: dict[int, Execution] = {}
         sinks: dict[int, Sink] = {}
-        room = self._line_window is None or self._untaken < self._line_window
+        room = self._ring is None or self._ring.has_room
         poll.register(self._channel, select.POLLIN | (select.POLLOUT if self._outgoing and room else 0))
         if wake is not None:
             poll.register(wake, select.POLLIN)
@@ -447,20 +494,19 @@ class Session:
                 self._outgoing += wire.frame(wire.STDIN_EOF, run.number)
                 run.eof_sent = True
         while self._outgoing and self._ended is None:
-            piece: bytes | bytearray = self._outgoing
-            if self._line_window is not None:
-                piece = self._outgoing[: max(0, self._line_window - self._untaken)]
-                if not piece:
-                    return
             try:
-                sent = self._channel.send(piece)
+                if self._ring is None:
+                    sent = self._channel.send(self._outgoing)
+                elif self._ring.has_room:
+                    sent = self._ring.send(self._channel, self._outgoing)
+                else:
+                    return
             except BlockingIOError:
                 return
             except OSError:
                 self._lost()
                 return
             del self._outgoing[:sent]
-            self._untaken += sent
 
     def _feed_bytes(self, run: Execution) -> None:
         data = run.stdin
@@ -543,7 +589,8 @@ class Session:
                 how = int.from_bytes(payload[:4], "little")
                 run.result = outcome(how, int.from_bytes(payload[4:], "little"))
         elif kind == wire.TAKEN:
-            self._untaken = max(0, self._untaken - int.from_bytes(payload, "little"))
+            if self._ring is not None:
+                self._ring.taken(int.from_bytes(payload, "little"))
         elif kind == wire.STARTED:
             run = self._runs.get(number)
             if run is not None:

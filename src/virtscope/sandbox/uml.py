@@ -16,16 +16,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from virtscope.errors import MissingDependency, SandboxError, UsageError
-from virtscope.sandbox import compiler, kernels, plan, process, qemu
+from virtscope.sandbox import compiler, kernels, plan, process, qemu, wire
 from virtscope.sandbox.definition import Definition
-from virtscope.sandbox.session import Session
+from virtscope.sandbox.session import Ring, Session
 
 # Below this, statuses came back wrong or the kernel aborted.
 SMALLEST_MEMORY = 96 << 20
 DEFAULT_MEMORY = 128 << 20
 BOOT_PATIENCE = 30.0
-# Its terminal lines hold 4095 bytes of input and lose the rest.
-LINE_WINDOW = 3584
 
 
 def binary() -> str:
@@ -47,7 +45,9 @@ def wide_registers() -> bool:
     return "amx_tile" in flags.split()
 
 
-def command_line(definition: Definition, *, channel: int = 3, init: str | None = None) -> list[str]:
+def command_line(
+    definition: Definition, *, channel: int = 3, ring: int = 4, init: str | None = None
+) -> list[str]:
     """The kernel's command line; it is a host program, so these are its arguments."""
     memory = definition.limits.memory or DEFAULT_MEMORY
     if memory < SMALLEST_MEMORY:
@@ -66,6 +66,9 @@ def command_line(definition: Definition, *, channel: int = 3, init: str | None =
     ]
     # They measure the speed of code that nobody here runs, for most of a second.
     args += ["initcall_blacklist=raid6_select_algo,calibrate_xor_blocks", "uml_dir=/tmp/uml", "umid=sandbox"]
+    # Its terminal lines take input a byte at a time, each with a system call: what we send is in memory
+    # shared with it.
+    args.append(f"iomem=mmapper,/proc/self/fd/{ring}")
     if khz:
         args.append(f"lpj={khz * 4}")
     for number, disk in enumerate(qemu.disks(definition)):
@@ -75,7 +78,7 @@ def command_line(definition: Definition, *, channel: int = 3, init: str | None =
         args.append(f"ubd{number}{flags}={os.path.realpath(disk.path)}")
     if definition.append:
         args += definition.append.split()
-    return [*args, f"init={init or compiler.guest_init()}", "--", "uml", "/dev/tty1"]
+    return [*args, f"init={init or compiler.guest_init()}", "--", "uml", "/dev/tty1", "/dev/mmapper"]
 
 
 def start(definition: Definition, launch: Sequence[str] = ()) -> tuple[Session, plan.Base]:
@@ -94,6 +97,7 @@ def start(definition: Definition, launch: Sequence[str] = ()) -> tuple[Session, 
     qemu.prepare_overlay(definition)
     init = str(compiler.guest_init())
     ours, theirs = socket.socketpair()
+    ring = os.memfd_create("ring")
     options = [*launch]
     options += [option for option in qemu.confinement(definition) if option != "confine=1"]
     # Its scratch place is /tmp; the guest's own /tmp is inside the guest.
@@ -104,17 +108,25 @@ def start(definition: Definition, launch: Sequence[str] = ()) -> tuple[Session, 
         preload = [f"LD_PRELOAD={library}"]
         options.append(f"show={library}")
     try:
-        argv = command_line(definition, channel=theirs.fileno(), init=init)
+        os.truncate(ring, wire.RING)
+        argv = command_line(definition, channel=theirs.fileno(), ring=ring, init=init)
         environment = ["env", "-i", "TMPDIR=/tmp", "HOME=/tmp", "PATH=/usr/bin:/bin", *preload]
         machine = process.HostProcess(
-            "User Mode Linux", [*environment, *argv], keep=[theirs.fileno()], launch=options, guarded=True
+            "User Mode Linux",
+            [*environment, *argv],
+            keep=[theirs.fileno(), ring],
+            launch=options,
+            guarded=True,
         )
     except BaseException:
         ours.close()
+        os.close(ring)
         raise
     finally:
         theirs.close()
-    session = Session(ours, machine, line_window=LINE_WINDOW)
+    way = Ring(ring)
+    session = Session(ours, machine, ring=way)
+    session.on_close.append(way.close)
     try:
         session.wait_ready(time.monotonic() + BOOT_PATIENCE)
     except SandboxError:

@@ -16,6 +16,7 @@ from virtscope.errors import FormatError
 HEADER = struct.Struct("<BBHI")
 FRAME_MAX = 32768
 WINDOW = 256 * 1024
+RING = 1 << 20
 VERSION = "virtscope-init 1"
 
 BODY, SETUP, RUN, STDIN, STDIN_EOF, CREDIT_OUT, CREDIT_ERR, SIGNAL, WINSIZE, BYE, CLOSE = range(1, 12)

@@ -29,6 +29,7 @@ enum {
 
 #define FRAME_MAX 32768u
 #define WINDOW (256u * 1024u)
+#define RING (1u << 20)
 #define BODY_MAX (16u << 20)
 #define RUNS_MAX 16
 

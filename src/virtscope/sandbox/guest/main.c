@@ -1,7 +1,8 @@
 /* How the program starts, the event loop, and the end.
  *
  *   init vm                  first process of a virtual machine: load /modules, find the virtio port
- *   init uml TTY             first process of User Mode Linux: the channel is a raw terminal line
+ *   init uml TTY RING        first process of User Mode Linux: the channel is a raw terminal line; what the host
+ *                            sends is in memory shared with it, the line only says how much more there is
  *   init container FD        first process of a container somebody else made (libvirt LXC)
  *   init namespaces FD ...   make the namespaces, then be the first process in them
  *   init launch ... -- CMD   on the host: die with the parent, limits, identity, then run CMD
@@ -22,7 +23,7 @@
 #include <unistd.h>
 
 int contained;
-static int is_machine, is_line;
+static int is_machine, ring = -1;
 static struct bytes incoming, body;
 
 static void end(int status)
@@ -105,6 +106,35 @@ static void take_all(void)
 	}
 }
 
+/* A line takes input a byte at a time and drops what does not fit. So each four bytes of it say how many more are in
+ * the ring, and the host hears when they have been taken.
+ */
+static void take_from_ring(const unsigned char *said, size_t size)
+{
+	static unsigned char number[4];
+	static size_t have, at;
+	while (size--) {
+		number[have++] = *said++;
+		if (have < sizeof number)
+			continue;
+		have = 0;
+		size_t more = number[0] | number[1] << 8 | number[2] << 16 | (size_t)number[3] << 24;
+		if (more > RING)
+			end(71);
+		bytes_reserve(&incoming, more);
+		for (size_t left = more; left;) {
+			size_t piece = left < RING - at ? left : RING - at;
+			ssize_t got = pread(ring, incoming.at + incoming.head + incoming.len, piece, at);
+			if (got <= 0)
+				end(73);
+			incoming.len += got;
+			left -= got;
+			at = (at + got) % RING;
+		}
+		frame_send(T_TAKEN, 0, number, sizeof number);
+	}
+}
+
 /* Returns when the host has gone. */
 static void serve(void)
 {
@@ -131,12 +161,10 @@ static void serve(void)
 			ssize_t got = read(channel, block, sizeof block);
 			if (got > 0) {
 				heard = 1;
-				bytes_add(&incoming, block, got);
-				/* a terminal line drops what does not fit, so the host waits to hear what was read */
-				if (is_line) {
-					unsigned char p[4] = { got & 255, got >> 8 & 255, got >> 16 & 255, got >> 24 & 255 };
-					frame_send(T_TAKEN, 0, p, sizeof p);
-				}
+				if (ring < 0)
+					bytes_add(&incoming, block, got);
+				else
+					take_from_ring(block, got);
 				take_all();
 			} else if (!got || (errno != EAGAIN && errno != EINTR)) {
 				/* A virtio port reads as ended until the machine has told us that the host is there. */
@@ -207,10 +235,11 @@ int main(int argc, char **argv)
 	umask(0);
 	if (!strcmp(mode, "vm")) {
 		machine(argc > 2 ? argv[2] : "/dev/vport0p1");
-	} else if (!strcmp(mode, "uml") && argc > 2) {
+	} else if (!strcmp(mode, "uml") && argc > 3) {
 		machine(argv[2]);
 		raw_line(channel);
-		is_line = 1;
+		if ((ring = open(argv[3], O_RDONLY | O_CLOEXEC)) < 0)
+			end(72);
 	} else if (!strcmp(mode, "container") && argc > 2) {
 		contained = 1;
 		channel = atoi(argv[2]);
