@@ -8,7 +8,7 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from virtscope.errors import SandboxError
 from virtscope.sandbox import compiler
@@ -27,6 +27,7 @@ class HostProcess:
         guarded: it is the outer process of a process namespace, and reaps the inner one when it is asked to
             end.
         launch: options for `launch` (guest/launch.c): "user=UID:GID", "confine=1", "hide=DIR", ...
+        environment: its variables, if they are not to be ours.
     """
 
     def __init__(
@@ -37,6 +38,7 @@ class HostProcess:
         keep: Sequence[int] = (),
         launch: Sequence[str] = (),
         guarded: bool = False,
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         self.name = name
         self._guarded = guarded
@@ -59,7 +61,7 @@ class HostProcess:
                     "--",
                     *(self_path if word == SELF else word for word in argv),
                 ],
-                os.environ,
+                os.environ if environment is None else environment,
                 file_actions=[
                     (os.POSIX_SPAWN_DUP2, null, 0),
                     (os.POSIX_SPAWN_DUP2, null, 1),

@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mount.h>
+#include <sys/personality.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
@@ -148,7 +149,7 @@ static int own_processes(pid_t parent)
 
 /*
  * launch [parent=PID] [cgroup=PROCS-FILE]... [user=UID:GID[:GID...]] [confine=1] [hide=DIR]... [show=PATH]...
- * [writable=PATH]... [scratch=DIR] [processes=own] -- CMD ARG...
+ * [writable=PATH]... [scratch=DIR] [processes=own] [layout=fixed] -- CMD ARG...
  */
 int launch_main(int argc, char **argv)
 {
@@ -175,6 +176,8 @@ int launch_main(int argc, char **argv)
 			scratch = value;
 		} else if (!strcmp(argv[i], "processes")) {
 			own = 1;
+		} else if (!strcmp(argv[i], "layout")) {
+			personality(ADDR_NO_RANDOMIZE);
 		} else if (!strcmp(argv[i], "hide")) {
 			hide[hidden++] = value;
 		} else if (!strcmp(argv[i], "show") || !strcmp(argv[i], "writable")) {
