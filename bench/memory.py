@@ -2,8 +2,7 @@
 
 Cold is a kernel never seen before (an empty cache), warm one whose layouts are cached. Peer: drgn with the
 kernel's DWARF from Debian's debug package, given the guest's memory and VMCOREINFO by virtscope because it
-cannot find a kernel in a live guest. Volatility 3 is not measured: its symbol tables are made by dwarf2json,
-a Go program that neither Debian nor PyPI has.
+cannot find a kernel in a live guest; and Volatility 3 on a dump of the guest, where dwarf2json is installed.
 """
 
 from __future__ import annotations
@@ -14,6 +13,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from bench.peers import volatility
 from bench.timing import Contestant, race, table
 from lab.guest import Guest
 from lab.kernels import debug_vmlinux, kernel
@@ -83,3 +83,5 @@ def main() -> None:
                 populate(guest, mib=gib * 490, processes=100)
                 timings += race(contestants(guest.pid, cache, f", {gib} GiB"))
         print(table(timings), flush=True)
+        print("\nOn a dump:\n")
+        print(volatility.compare(KERNEL, cache), flush=True)
