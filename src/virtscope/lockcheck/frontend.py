@@ -32,8 +32,9 @@ _DEPTH = 20000
 
 def builtin_headers() -> list[str]:
     """Folders with ``stddef.h`` and its like: the libclang package brings none, so an installed compiler's
-    serve.
+    serve. Before GCC's comes a folder of our own, with what clang cannot read of GCC's.
     """
+    ours = os.path.join(os.path.dirname(__file__), "headers")
     for pattern in (
         "/usr/lib/llvm-*/lib/clang/*/include",
         "/usr/lib/clang/*/include",
@@ -43,7 +44,7 @@ def builtin_headers() -> list[str]:
     ):
         found = sorted(x for x in glob.glob(pattern) if os.path.exists(os.path.join(x, "stddef.h")))
         if found:
-            return found[-1:]
+            return [ours, *found[-1:]] if "/gcc/" in pattern else found[-1:]
     return []
 
 
