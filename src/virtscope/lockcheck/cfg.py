@@ -328,10 +328,8 @@ class _Builder:
         if kind == "?":
             return self._choice(node, uses)
         if kind in ("&&", "||") or (kind == "!" and _has_effects(node)):
-            if not _has_effects(node):
-                _reads(node, uses)
-                return "?"
-            return self._truth(node)
+            # Their operands are tests, which are no uses.
+            return self._truth(node) if _has_effects(node) else "?"
         if kind == "g":
             return self._operand(node[1][0], uses) if node[1] else "?"
         for part in node[1] if kind == "o" else node[1:]:
@@ -343,7 +341,8 @@ class _Builder:
         _, test, first, second = node
         plain = ("s", "o", "b")
         if first[0] in plain and second[0] in plain and not _has_effects(node):
-            _reads(node, uses)
+            _reads(first, uses)
+            _reads(second, uses)
             return '"' if first[0] == second[0] == "s" else "?"
         target = self._temporary()
         yes, no, done = self._new(), self._new(), self._new()

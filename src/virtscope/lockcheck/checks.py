@@ -66,8 +66,34 @@ class Checks(Names):
         for identity, (_, _, released) in summary.acquires.items():
             name = self.translate(identity, arguments)
             if name:
-                free = frozenset(inward(x, arguments, "") for x in released) if released else frozenset()
+                free = frozenset(x if x[:1] == "~" else inward(x, arguments, "") for x in released)
                 self.edges_to(env, ins.line, name, ins.callee, free)
+                if self.two_level:
+                    self.check_levels(env, ins, name, free)
+
+    def check_levels(self, env: Env, ins: Call, taken: str, free: frozenset[str]) -> None:
+        """The two-level rule for a lock that a called function takes, there or deeper."""
+        driver, inner = self.rules.driver, self.rules.object
+        others = {
+            k: self.classes.get(k)
+            for k, s in env.locks.items()
+            if held(s) and k not in free and f"~{self.identity(k)}" not in free
+        }
+        objects = sorted(k for k, name in others.items() if name == inner)
+        what = bare(ins.callee)
+        if taken in self.rules.kinds(driver):
+            for key in [k for k, name in others.items() if name == driver and self.identity(k) == taken]:
+                first = self.taken_at.get(key, 0)
+                where = (Place(self.function.file, first, "first locked here"),) if first else ()
+                text = f"{what} locks the driver, and {shown(key)} is locked already"
+                self.report("double-lock", ins.line, key, text, self._typed(key), where)
+                return
+            if objects:
+                text = f"{what} locks the driver while {', '.join(map(shown, objects))} is locked"
+                self.report("driver-after-object", ins.line, taken, text, self._typed(*objects))
+        elif objects and taken in self.rules.kinds(inner):
+            text = f"{what} fetches or locks another object while {', '.join(map(shown, objects))} is locked"
+            self.report("fetch-second-object", ins.line, taken, text, self._typed(*objects))
 
     def check_returned(self, env: Env, ins: Call, key: str) -> None:
         """A helper that returns a locked object fetches it."""
@@ -87,11 +113,15 @@ class Checks(Names):
     def edges_to(
         self, env: Env, line: int, taken: str, callee: str, free: frozenset[str] = frozenset()
     ) -> None:
-        """Notes that a lock is taken while others are held, but for those that the callee gives up before."""
-        given_up = {outward(self.function, k, "") for k in free}
+        """Notes that a lock is taken while others are held, but for those that the callee gives up before.
+
+        A lock of the caller's that the caller cannot name is given up as ``~`` and what kind of lock it is.
+        """
+        given_up = {k if k[:1] == "~" else outward(self.function, k, "") for k in free}
         if not taken:
             return
-        given_up |= {outward(self.function, k, "") for k, s in env.locks.items() if s[0] == "R"}
+        released = [k for k, s in env.locks.items() if s[0] == "R"]
+        given_up |= {outward(self.function, k, "") or f"~{self.identity(k)}" for k in released}
         known = self.result.summary.acquires.get(taken)
         if known is None:
             self.result.summary.acquires[taken] = (line, callee, sorted(given_up - {""}))

@@ -95,6 +95,9 @@ class Locking(Checks):
         finding_text = f"{shown(key)} is unlocked{through} though it is not locked"
         if self.entry or (role is not None and local):
             self.report("unlock-unlocked", line, key, finding_text, self._typed(key))
+            if not self.entry:
+                env.locks[key] = "R"  # the caller's, found the same way as the caller did
+                return
         elif not local:
             self.need(key, "held")
             seen = outward(self.function, key, "")

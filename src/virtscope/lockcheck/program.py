@@ -56,17 +56,31 @@ def collect(units: Iterable[Unit], rules: RuleSet, named: Iterable[str] = ()) ->
                     continue
                 key = f"{function.file}:{function.name}"
             program.functions[key] = function
+            table_functions.update(_assigned_entries(function, rules))
         for table in unit.tables:
-            if any(
-                t.removeprefix("struct ").lstrip("_") in rules.entries or t in rules.entries
-                for t in table.types
-            ):
+            if any(_holds_entries(t, rules) for t in table.types):
                 table_functions.update(table.functions)
     for key, function in program.functions.items():
         if function.key in table_functions or function.name in wanted or key in wanted:
             program.entries.add(key)
     program.rules.recursive = frozenset(_made_recursive(program))
     return program
+
+
+def _holds_entries(type_name: str, rules: RuleSet) -> bool:
+    return type_name in rules.entries or type_name.removeprefix("struct ").lstrip("_") in rules.entries
+
+
+def _assigned_entries(function: Function, rules: RuleSet) -> Iterable[str]:
+    """Functions that are put into a table of entry points by assignment: ``table->open = my_open``."""
+    if not rules.entries:
+        return
+    for block in function.blocks:
+        for ins in block.code:
+            if ins[0] == "S" and ins[3][:1] == "@" and ins[2] in function.classes:
+                record, _, _ = function.classes[ins[2]][0].rpartition(".")
+                if _holds_entries(record, rules):
+                    yield ins[3][1:]
 
 
 def _made_recursive(program: Program) -> Iterable[str]:

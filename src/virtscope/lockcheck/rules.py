@@ -144,6 +144,7 @@ class RuleSet:
     _gives: re.Pattern[str] | None = None
     _skips: re.Pattern[str] | None = None
     _forbids: dict[str, list[Forbidden]] = field(default_factory=dict)
+    _kinds: dict[str, frozenset[str]] = field(default_factory=dict)
 
     def prepare(self) -> None:
         """Compiles the patterns."""
@@ -183,6 +184,13 @@ class RuleSet:
     def may_give(self, function: str) -> bool:
         """Whether the function's name says that it unlocks for its caller."""
         return self._gives is not None and self._gives.search(function) is not None
+
+    def kinds(self, lock: str) -> frozenset[str]:
+        """The plain names of a lock class's types, as they identify it in the order of locks."""
+        if lock not in self._kinds:
+            names = (t.removeprefix("struct ").lstrip("_") for t in self.locks[lock].types)
+            self._kinds[lock] = frozenset(names)
+        return self._kinds[lock]
 
     def skips(self, function: str) -> bool:
         """Whether the rule set leaves this function out."""
