@@ -38,7 +38,7 @@ def _run(args: argparse.Namespace) -> int:
         if args.desktop:
             from virtscope.sandbox import desktop
 
-            sandbox = desktop.display(sandbox, args.desktop)
+            sandbox = desktop.display(sandbox, args.desktop, server="cage" if args.wayland else "xorg")
         if args.dry_run:
             print(sandbox.dry_run())
             return OK
@@ -84,7 +84,7 @@ def run_on_streams(
     if sandbox.definition.display is not None:
         from virtscope.sandbox import desktop
 
-        return desktop.run(sandbox, argv, icc=getattr(args, "icc", None))
+        return desktop.run(sandbox, argv, icc=getattr(args, "icc", None), told=_say_where)
     session = None
     if args is not None and not args.no_pool:
         from virtscope.sandbox import pool
@@ -108,6 +108,11 @@ def _say_accelerator(sandbox: object) -> None:
         sentence := accelerator.to_be_said(sandbox.definition.accelerator)
     ):
         sys.stderr.write(f"virt-sandbox: {sentence}\n")
+
+
+def _say_where(address: str, password: str) -> None:
+    """How to look at the display."""
+    sys.stderr.write(f"virt-sandbox: display at {address}{', password ' + password if password else ''}\n")
 
 
 def _list_backends() -> int:
@@ -152,10 +157,12 @@ COMMAND = Command(
         Option(("-T", "--no-tty"), "give it no terminal"),
         Option(
             ("--desktop",),
-            "give it a display, seen over VNC at this address, like :1",
-            metavar="VNC",
+            "give it a display: vnc or spice (on a socket of its own), [HOST]:NUMBER or unix:/PATH for VNC, "
+            "spice:[HOST:]PORT or spice:unix:/PATH",
+            metavar="WHERE",
             group="Display",
         ),
+        Option(("--wayland",), "a Wayland kiosk (cage) instead of Xorg", group="Display"),
         Option(
             ("--icc",),
             "the colour profile of that display (default: the X display's)",
@@ -188,6 +195,7 @@ COMMAND = Command(
             "virt-sandbox --network user --allow example.org:443 curl https://example.org", "one destination"
         ),
         Example("virt-sandbox --disk disk.qcow2,qcow2,rw --root fsck -f /dev/vda1", "check a disk"),
+        Example("virt-sandbox --desktop spice --wayland foot", "a terminal in a kiosk, seen over SPICE"),
     ),
     exit_meanings=(
         (124, "The time given with --timeout was not enough."),

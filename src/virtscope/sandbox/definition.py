@@ -87,6 +87,27 @@ class Network:
 
 
 @dataclass(frozen=True, slots=True)
+class Display:
+    """A screen that is seen from the host.
+
+    Args:
+        protocol: "vnc" or "spice".
+        host: the address it listens on; empty for a UNIX socket.
+        port: the TCP port.
+        path: the UNIX socket; empty for one in a folder of the sandbox's own.
+        secret: a file with the password that a viewer needs; empty for none.
+        server: what runs inside: "xorg" or "cage" (a Wayland kiosk).
+    """
+
+    protocol: str
+    host: str = ""
+    port: int = 0
+    path: str = ""
+    secret: str = ""
+    server: str = "xorg"
+
+
+@dataclass(frozen=True, slots=True)
 class Limits:
     """What a sandbox may use; None means no limit of ours. Rates are bytes a second."""
 
@@ -163,7 +184,7 @@ class Definition:
     transport: str = "auto"
     snapshot: bool = True
     confine: bool = True
-    display: str | None = None
+    display: Display | None = None
     console: str | None = None
 
     def who(self) -> Identity:

@@ -233,8 +233,9 @@ def command_line(
     if monitor is not None:
         args += ["-chardev", f"socket,id=monitor,fd={monitor}", "-mon", "chardev=monitor,mode=control"]
     if definition.display is not None:
-        args += ["-device", "virtio-vga,xres=1280,yres=800", "-device", f"virtio-tablet-{bus}"]
-        args += ["-device", f"virtio-keyboard-{bus}", "-vnc", definition.display.replace(",", ",,")]
+        from virtscope.sandbox import screen
+
+        args += screen.qemu_arguments(definition.display, bus)
     return args
 
 
@@ -310,7 +311,7 @@ def _transports(definition: Definition) -> tuple[str, ...]:
     return ("9p", "virtiofs") if definition.transport == "auto" else (definition.transport,)
 
 
-def confinement(definition: Definition, *, writable: tuple[str, ...] = ()) -> list[str]:
+def confinement(definition: Definition, *, writable: Sequence[str] = ()) -> list[str]:
     """Options for `launch`: the identity QEMU runs under and what it sees of the host."""
     options = []
     who = definition.who()
@@ -391,7 +392,11 @@ def boot_machine(
             memory_file=None if memory is None else f"/proc/self/fd/{memory}",
             memory_shared=True,
         )
-        writable = (definition.console,) if definition.console else ()
+        writable = [definition.console] if definition.console else []
+        if definition.display is not None:
+            from virtscope.sandbox import screen
+
+            writable += screen.folders(definition.display)
         options = [*launch, *confinement(definition, writable=writable)]
         machine = process.Group(process.HostProcess("QEMU", argv, keep=keep, launch=options), *helpers)
     except BaseException:
