@@ -7,21 +7,34 @@ starts never see half of anything and a changed input simply makes a new entry. 
 from __future__ import annotations
 
 import contextlib
-import errno
-import fcntl
 import os
 from collections.abc import Callable, Iterator
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from virtscope.errors import AccessDenied
 
+if TYPE_CHECKING:
+    from pathlib import Path
 
-def cache_directory() -> Path:
+# What every start goes through does without pathlib and OpenSSL: together they take longer to load than most
+# of a start without a machine.
+try:
+    from _blake2 import blake2b
+except ImportError:
+    from hashlib import blake2b
+
+
+def folder() -> str:
     """The user's cache folder for sandboxes, made on first use and readable by nobody else."""
     base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
-    path = Path(base, "virtscope", "sandbox")
+    path = os.path.join(base, "virtscope", "sandbox")
+    if os.path.isdir(path):
+        return path
     try:
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        os.mkdir(path, 0o700)
+    except FileExistsError:
+        pass
     except OSError as error:
         raise AccessDenied(
             f"{path}: {error.strerror}; set XDG_CACHE_HOME to a folder that can be written"
@@ -29,10 +42,19 @@ def cache_directory() -> Path:
     return path
 
 
+def cache_directory() -> Path:
+    """`folder` as a path."""
+    from pathlib import Path
+
+    return Path(folder())
+
+
 @contextlib.contextmanager
 def locked(name: str) -> Iterator[None]:
     """Hold the cache's lock called `name`; waits for other processes."""
-    fd = os.open(cache_directory() / f".{name}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    import fcntl
+
+    fd = os.open(os.path.join(folder(), f".{name}.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX)
         yield
@@ -57,6 +79,8 @@ def build(name: str, make: Callable[[Path], None], *, mode: int = 0o644) -> Path
             temporary.chmod(mode)
             temporary.rename(path)
         except OSError as error:
+            import errno
+
             if error.errno != errno.ENOSPC:
                 raise
             raise AccessDenied(f"{path}: no space left to build it") from None
@@ -67,14 +91,12 @@ def build(name: str, make: Callable[[Path], None], *, mode: int = 0o644) -> Path
 
 def fingerprint(*parts: str | bytes | int) -> str:
     """A short name for what these parts say together."""
-    import hashlib
-
-    digest = hashlib.sha256()
+    digest = blake2b(digest_size=10)
     for part in parts:
         data = part if isinstance(part, bytes) else str(part).encode()
         digest.update(len(data).to_bytes(8, "little"))
         digest.update(data)
-    return digest.hexdigest()[:20]
+    return digest.hexdigest()
 
 
 def file_identity(path: str | os.PathLike[str]) -> str:

@@ -17,8 +17,8 @@ from virtscope.errors import AccessDenied
 from virtscope.sandbox import runtime
 from virtscope.sandbox.definition import Limits
 
-ROOT = Path("/sys/fs/cgroup")
-PARENT = "virtscope"
+ROOT = Path(runtime.GROUPS)
+PARENT = runtime.GROUP_PARENT
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +93,7 @@ def make(limits: Limits, *, machine: bool) -> Group | None:
     name = runtime.own_name()
     made: list[Path] = []
     try:
-        if _is_unified():
+        if runtime.is_unified():
             made.append(_make_unified(name, files))
         else:
             for controller, values in files.items():
@@ -108,20 +108,8 @@ def make(limits: Limits, *, machine: bool) -> Group | None:
     return Group(tuple(made))
 
 
-def _is_unified() -> bool:
-    return (ROOT / "cgroup.controllers").exists()
-
-
-def _own_unified() -> Path:
-    """The folder below which this process may make groups: the root's for root, else the user's own."""
-    if os.geteuid() == 0:
-        return ROOT
-    own = Path("/proc/self/cgroup").read_text().strip().rpartition("::")[2]
-    return ROOT / own.lstrip("/")
-
-
 def _make_unified(name: str, files: dict[str, dict[str, str]]) -> Path:
-    top = _own_unified()
+    top = Path(runtime.own_unified())
     parent = top / PARENT
     parent.mkdir(exist_ok=True)
     for folder in (top, parent):
@@ -186,20 +174,7 @@ def _remove(folder: Path) -> None:
             time.sleep(0.01)
 
 
-def collect_garbage() -> list[str]:
-    """Remove the groups of owners that are gone; returns them."""
-    removed = []
-    parents = [_own_unified() / PARENT] if _is_unified() else [folder / PARENT for folder in _scan(ROOT)]
-    for parent in parents:
-        for folder in _scan(parent):
-            if runtime.is_left_over(folder.name):
-                _remove(folder)
-                removed.append(str(folder))
-    return removed
-
-
-def _scan(folder: Path) -> list[Path]:
-    try:
-        return [entry for entry in folder.iterdir() if entry.is_dir()]
-    except OSError:
-        return []
+def remove(path: str) -> str:
+    """End what is left in a group whose owner is gone and remove it; returns the path."""
+    _remove(Path(path))
+    return path

@@ -7,45 +7,60 @@ from __future__ import annotations
 
 import functools
 import os
-from pathlib import Path
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from virtscope.errors import MissingDependency
 from virtscope.sandbox import cache
 
-SOURCES = Path(__file__).with_name("guest")
+if TYPE_CHECKING:
+    from pathlib import Path
+
+HERE = os.path.dirname(os.path.abspath(__file__))
 
 
-def guest_init() -> Path:
-    """Returns the static init program, compiled if this content has not been compiled before.
+def guest_init() -> str:
+    """Returns the path of the static init program, compiled if this content has not been compiled before.
 
     Raises:
         MissingDependency: there is no C compiler, or it cannot link statically.
     """
-    return _guest_init(cache.cache_directory())
+    return _guest_init(cache.folder())
 
 
 @functools.cache
-def _guest_init(_folder: Path) -> Path:
+def _guest_init(_folder: str) -> str:
     # once a process: reading and hashing the sources is a part of every start
-    sources = sorted(SOURCES.glob("*.[ch]"))
-    key = cache.fingerprint(*(source.read_bytes() for source in sources))
-    units = [source for source in sources if source.suffix == ".c"]
-    return cache.build(f"init-{key}", lambda path: _compile(["-static", "-s"], units, path), mode=0o755)
+    place = os.path.join(HERE, "guest")
+    sources = [os.path.join(place, name) for name in sorted(os.listdir(place)) if name.endswith((".c", ".h"))]
+    units = [source for source in sources if source.endswith(".c")]
+    return _built(f"init-{cache.fingerprint(*map(_content, sources))}", ["-static", "-s"], units)
 
 
-def shared_library(source: Path) -> Path:
-    """Returns a shared library made of one C source.
+def shared_library(name: str) -> str:
+    """Returns the path of a shared library made of one C source of this folder.
 
     Raises:
         MissingDependency: there is no C compiler.
     """
-    key = cache.fingerprint(source.read_bytes())
-    return cache.build(
-        f"{source.stem}-{key}.so", lambda path: _compile(["-shared", "-fPIC"], [source], path), mode=0o755
-    )
+    source = os.path.join(HERE, name)
+    key = cache.fingerprint(_content(source))
+    return _built(f"{name.removesuffix('.c')}-{key}.so", ["-shared", "-fPIC"], [source])
 
 
-def _compile(options: list[str], units: list[Path], output: Path) -> None:
+def _content(source: str) -> bytes:
+    with open(source, "rb") as stream:
+        return stream.read()
+
+
+def _built(name: str, options: Sequence[str], units: Sequence[str]) -> str:
+    path = os.path.join(cache.folder(), name)
+    if not os.path.exists(path):
+        cache.build(name, lambda output: _compile(options, units, output), mode=0o755)
+    return path
+
+
+def _compile(options: Sequence[str], units: Sequence[str], output: Path) -> None:
     import shutil
     import subprocess
 
@@ -54,7 +69,7 @@ def _compile(options: list[str], units: list[Path], output: Path) -> None:
         raise MissingDependency(
             "the sandbox's guest program is compiled on first use, and there is no C compiler (gcc or clang)"
         )
-    command = [compiler, *options, "-Os", "-std=gnu11", "-o", str(output), *map(str, units)]
+    command = [compiler, *options, "-Os", "-std=gnu11", "-o", str(output), *units]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]

@@ -36,7 +36,7 @@ class BootFiles:
 def prepare(kernel: kernels.Kernel, features: Iterable[str]) -> BootFiles:
     """Returns the files to boot `kernel` with these features, built if they are not in the cache."""
     features = tuple(features)
-    init = compiler.guest_init()
+    init = Path(compiler.guest_init())
     identity = kernel.identity()
     image = cache.cache_directory() / f"vmlinux-{cache.fingerprint(identity, 'slim')}"
     direct = True

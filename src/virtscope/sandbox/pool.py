@@ -50,12 +50,14 @@ def _address(sandbox: Sandbox) -> str:
     """Where the pool of this definition listens."""
     limits = sandbox.with_limits(timeout=None)
     key = cache.fingerprint(repr(limits.definition), repr(limits.definition.who()))
-    return str(runtime.folder() / f"{SOCKET}-{key}")
+    return os.path.join(runtime.folder(), f"{SOCKET}-{key}")
 
 
 def take(sandbox: Sandbox) -> Session | None:
     """Returns a session with a waiting machine of this definition, or None if there is no such pool."""
     try:
+        if not any(name.startswith(f"{SOCKET}-") for name in os.listdir(runtime.folder())):
+            return None
         path = _address(sandbox)
         if not os.path.exists(path):
             return None

@@ -6,8 +6,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import signal
-import time
 from collections.abc import Mapping, Sequence
 
 from virtscope.errors import SandboxError
@@ -87,27 +87,35 @@ class HostProcess:
 
     def poll(self) -> str | None:
         """None while it runs, else one sentence about its end."""
+        code = self._ended()
+        if code is None:
+            return None
+        how = f"was killed by signal {-code}" if code < 0 else f"ended with status {code}"
+        said = self.complaints()
+        return f"{self.name} {how}: {said}" if said else f"{self.name} {how}"
+
+    def _ended(self) -> int | None:
         if self._status is None:
             try:
                 pid, status = os.waitpid(self.pid, os.WNOHANG)
             except ChildProcessError:
                 pid, status = self.pid, 0
-            if not pid:
-                return None
-            self._status = os.waitstatus_to_exitcode(status)
-        code = self._status
-        how = f"was killed by signal {-code}" if code < 0 else f"ended with status {code}"
-        said = self.complaints()
-        return f"{self.name} {how}: {said}" if said else f"{self.name} {how}"
+            if pid:
+                self._status = os.waitstatus_to_exitcode(status)
+        return self._status
 
     def wait(self, seconds: float) -> bool:
         """Wait until it has ended; whether it has."""
-        deadline = time.monotonic() + seconds
-        while self.poll() is None:
-            if time.monotonic() > deadline:
-                return False
-            time.sleep(0.002)
-        return True
+        if self._ended() is not None:
+            return True
+        watched = os.pidfd_open(self.pid)
+        try:
+            poll = select.poll()
+            poll.register(watched, select.POLLIN)
+            poll.poll(seconds * 1000)
+        finally:
+            os.close(watched)
+        return self._ended() is not None
 
     def kill(self, *, said_goodbye: bool = False) -> None:
         """End it and reap it; what it said before makes no difference to a process."""

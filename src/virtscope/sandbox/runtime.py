@@ -8,8 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
-from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+GROUPS = "/sys/fs/cgroup"
+GROUP_PARENT = "virtscope"
 
 
 def own_name() -> str:
@@ -35,17 +40,18 @@ def is_left_over(name: str) -> bool:
     return start_time(int(pid)) != int(started)
 
 
-def folder() -> Path:
+def folder() -> str:
     """Where running sandboxes keep their sockets; only this user can look into it."""
     base = os.environ.get("XDG_RUNTIME_DIR")
     if base and os.access(base, os.W_OK):
-        path = Path(base, "virtscope-sandbox")
+        path = os.path.join(base, "virtscope-sandbox")
     elif os.geteuid() == 0:
-        path = Path("/run/virtscope-sandbox")
+        path = "/run/virtscope-sandbox"
     else:
-        path = Path(f"/tmp/virtscope-sandbox-{os.geteuid()}")
-    path.mkdir(mode=0o711 if os.geteuid() == 0 else 0o700, exist_ok=True)
-    if path.stat().st_uid != os.geteuid():
+        path = f"/tmp/virtscope-sandbox-{os.geteuid()}"
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(path, 0o711 if os.geteuid() == 0 else 0o700)
+    if os.lstat(path).st_uid != os.geteuid():
         from virtscope.errors import AccessDenied
 
         raise AccessDenied(f"{path} belongs to somebody else; set XDG_RUNTIME_DIR")
@@ -54,13 +60,15 @@ def folder() -> Path:
 
 def make_folder() -> str:
     """A folder for one sandbox's sockets."""
-    path = folder() / own_name()
-    path.mkdir(mode=0o711)
-    return str(path)
+    path = os.path.join(folder(), own_name())
+    os.mkdir(path, 0o711)
+    return path
 
 
 def remove_folder(path: str) -> None:
     """Remove a sandbox's folder."""
+    import shutil
+
     shutil.rmtree(path, ignore_errors=True)
 
 
@@ -73,12 +81,40 @@ def collect_garbage() -> list[str]:
         entries = []
     for entry in entries:
         if is_left_over(entry.name):
-            shutil.rmtree(entry.path, ignore_errors=True)
+            remove_folder(entry.path)
             removed.append(entry.path)
-    from virtscope.sandbox import cgroups
+    for parent in group_parents():
+        with contextlib.suppress(OSError):
+            left = [name for name in os.listdir(parent) if is_left_over(name)]
+            if left:
+                from virtscope.sandbox import cgroups
 
-    removed += cgroups.collect_garbage()
+                removed += [cgroups.remove(os.path.join(parent, name)) for name in left]
     return removed
+
+
+def group_parents() -> list[str]:
+    """The control groups (of version 2, or of each controller of version 1) that hold those of sandboxes."""
+    if is_unified():
+        return [os.path.join(own_unified(), GROUP_PARENT)]
+    try:
+        return [os.path.join(GROUPS, controller, GROUP_PARENT) for controller in os.listdir(GROUPS)]
+    except OSError:
+        return []
+
+
+def is_unified() -> bool:
+    """Whether the host has control groups of version 2."""
+    return os.path.exists(f"{GROUPS}/cgroup.controllers")
+
+
+def own_unified() -> str:
+    """The group below which this process may make groups: the root's for root, else the user's own."""
+    if os.geteuid() == 0:
+        return GROUPS
+    with open("/proc/self/cgroup", encoding="utf-8", errors="surrogateescape") as stream:
+        own = stream.read().strip().rpartition("::")[2]
+    return os.path.join(GROUPS, own.lstrip("/"))
 
 
 def collect_cache_garbage(directory: Path) -> list[str]:

@@ -97,7 +97,7 @@ def start(definition: Definition, launch: Sequence[str] = ()) -> tuple[Session, 
     if definition.display is not None:
         raise UsageError("the uml: back end has no display")
     qemu.prepare_overlay(definition)
-    init = str(compiler.guest_init())
+    init = compiler.guest_init()
     ours, theirs = socket.socketpair()
     ring = os.memfd_create("ring")
     options = [*launch]
@@ -109,8 +109,8 @@ def start(definition: Definition, launch: Sequence[str] = ()) -> tuple[Session, 
     options.append("layout=fixed")
     environment = {"TMPDIR": "/tmp", "HOME": "/tmp", "PATH": "/usr/bin:/bin"}
     if wide_registers():
-        library = compiler.shared_library(Path(__file__).with_name("uml_registers.c"))
-        environment["LD_PRELOAD"] = str(library)
+        library = compiler.shared_library("uml_registers.c")
+        environment["LD_PRELOAD"] = library
         options.append(f"show={library}")
     try:
         os.truncate(ring, wire.RING)
