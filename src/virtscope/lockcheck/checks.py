@@ -6,9 +6,12 @@ from .findings import Finding, Place
 from .names import Names
 from .prepare import Call, bare
 from .results import Edge
-from .rules import ZERO
+from .rules import ANY, ZERO
 from .states import Env, held, shown
 from .summaries import Summary, inward, outward
+
+FETCHED = "!"
+"""Before the identity of a lock, in a summary: taken by fetching an object."""
 
 
 class Checks(Names):
@@ -67,7 +70,10 @@ class Checks(Names):
             name = self.translate(identity, arguments)
             if name:
                 free = frozenset(x if x[:1] == "~" else inward(x, arguments, "") for x in released)
-                self.edges_to(env, ins.line, name, ins.callee, free)
+                if name[0] == FETCHED:
+                    self.acquire(env, ins.line, name, ins.callee, free)
+                else:
+                    self.edges_to(env, ins.line, name, ins.callee, free)
                 if self.two_level:
                     self.check_levels(env, ins, name, free)
 
@@ -91,8 +97,8 @@ class Checks(Names):
             if objects:
                 text = f"{what} locks the driver while {', '.join(map(shown, objects))} is locked"
                 self.report("driver-after-object", ins.line, taken, text, self._typed(*objects))
-        elif objects and taken in self.rules.kinds(inner):
-            text = f"{what} fetches or locks another object while {', '.join(map(shown, objects))} is locked"
+        elif objects and taken[0] == FETCHED:
+            text = f"{what} fetches and locks an object while {', '.join(map(shown, objects))} is locked"
             self.report("fetch-second-object", ins.line, taken, text, self._typed(*objects))
 
     def check_returned(self, env: Env, ins: Call, key: str) -> None:
@@ -113,20 +119,10 @@ class Checks(Names):
     def edges_to(
         self, env: Env, line: int, taken: str, callee: str, free: frozenset[str] = frozenset()
     ) -> None:
-        """Notes that a lock is taken while others are held, but for those that the callee gives up before.
-
-        A lock of the caller's that the caller cannot name is given up as ``~`` and what kind of lock it is.
-        """
-        given_up = {k if k[:1] == "~" else outward(self.function, k, "") for k in free}
+        """Notes that a lock is taken while others are held, but for those that the callee gives up before."""
         if not taken:
             return
-        released = [k for k, s in env.locks.items() if s[0] == "R"]
-        given_up |= {outward(self.function, k, "") or f"~{self.identity(k)}" for k in released}
-        known = self.result.summary.acquires.get(taken)
-        if known is None:
-            self.result.summary.acquires[taken] = (line, callee, sorted(given_up - {""}))
-        elif known[2]:
-            self.result.summary.acquires[taken] = (*known[:2], [x for x in known[2] if x in given_up])
+        self.acquire(env, line, taken, callee, free)
         for key, status in env.locks.items():
             if held(status) and key not in free:
                 before = self.identity(key)
@@ -137,12 +133,36 @@ class Checks(Names):
                         (before, taken), Edge(before, taken, self.taken_at.get(key, 0), line, callee)
                     )
 
-    def need(self, key: str, what: str) -> None:
-        """The first thing that happens to a lock tells how callers must leave it."""
+    def acquire(
+        self, env: Env, line: int, taken: str, callee: str, free: frozenset[str] = frozenset()
+    ) -> None:
+        """Puts into the summary that a lock is taken, and which of the caller's are given up before.
+
+        A lock of the caller's that the caller cannot name is given up as ``~`` and what kind of lock it is.
+        """
+        given_up = {k if k[:1] == "~" else outward(self.function, k, "") for k in free}
+        released = [k for k, s in env.locks.items() if s[0] == "R"]
+        given_up |= {outward(self.function, k, "") or f"~{self.identity(k)}" for k in released}
+        known = self.result.summary.acquires.get(taken)
+        if known is None:
+            self.result.summary.acquires[taken] = (line, callee, sorted(given_up - {""}))
+        elif known[2]:
+            self.result.summary.acquires[taken] = (*known[:2], [x for x in known[2] if x in given_up])
+
+    def need(self, env: Env, key: str, what: str) -> None:
+        """The first thing that happens to a lock tells how callers must leave it, when it comes to that."""
         seen = outward(self.function, key, "")
         if seen:
-            if self.result.summary.needs.setdefault(seen, what) != what:
-                self.result.summary.needs[seen] = "either"
+            summary = self.result.summary
+            conditions = dict(self.conditions(env))
+            if seen in summary.needs:
+                old = dict(summary.when.get(seen, ()))
+                conditions = {k: m | old[k] for k, m in conditions.items() if k in old}
+                if summary.needs[seen] != what:
+                    summary.needs[seen] = "either"
+            else:
+                summary.needs[seen] = what
+            summary.when[seen] = tuple(sorted((k, m) for k, m in conditions.items() if m != ANY))
             self.tell(seen, key)
 
     def tell(self, seen: str, key: str) -> None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
+from .checks import FETCHED
 from .locking import Locking
 from .paths import lock_key, root, under, variables, weak
 from .prepare import Call, Set, bare
 from .rules import ANY, POSITIVE, ZERO, Effect
-from .states import Env, call_name, held, origin, shown
+from .states import NONZERO, Env, call_name, held, origin, shown
 
 
 class Effects(Locking):
@@ -26,7 +27,7 @@ class Effects(Locking):
         if operand == target:
             return
         if root(target) != target:
-            target = self.resolve(env, target)
+            target = self.written(env, target)
         mask = self.value(env, operand)
         if under(operand, target) and target == root(target):
             self.advance(env, target, operand)
@@ -49,6 +50,11 @@ class Effects(Locking):
                 return  # p = p->next: another one of many, not another name
             if role is None or operand in self.prepared.roles:
                 env.facts["~" + target] = operand
+                known = self.prepared.classes.get(ins.operand)
+                if known is not None:
+                    self.prepared.classes.setdefault(operand, known)
+        elif not simple and operand[:1] not in '#?"&@%' and root(operand) == operand != root(target):
+            env.facts["~" + target] = operand  # stored: a lock behind it can be reached that way, too
 
     def call(self, env: Env, ins: Call) -> Iterable[Env]:
         """A call: what it does to locks, and to what is known."""
@@ -75,6 +81,8 @@ class Effects(Locking):
             self.check_order(env, ins, ins.summary, arguments)
         if ins.result:
             self.forget(env, ins.result)
+            if self.rules.creates_any(bare(ins.callee)):
+                env.facts["+" + ins.result] = POSITIVE
             if ins.result[0] == "%" and ins.callee[0] != "*":
                 # Called again with the same arguments it is taken to return the same.
                 env.facts["~" + ins.result] = call_name(bare(ins.callee), arguments)
@@ -106,11 +114,11 @@ class Effects(Locking):
         for name in [n for n in env.facts if n[0] not in "~?" and under(n, path)]:
             del env.facts[name]
 
-    @staticmethod
-    def _behind(env: Env, path: str) -> None:
-        """Something else may have written behind a pointer it got."""
+    def _behind(self, env: Env, path: str) -> None:
+        """Something else may have written behind a pointer it got, but not to a pointer that names a lock."""
         for name in [n for n in env.facts if n != path and n[0] not in "~?" and under(n, path)]:
-            del env.facts[name]
+            if name not in self.classes:
+                del env.facts[name]
 
     def apply(self, env: Env, ins: Call, effect: Effect, arguments: list[str]) -> list[Env]:
         """What the rules say a call does."""
@@ -139,6 +147,8 @@ class Effects(Locking):
             return [env]
         if operation != "destroy":
             self.classes[key] = effect.lock
+        if operation == "asks":
+            return self.ask(env, ins, effect, key)
         if operation == "destroy":
             self.destroy(env, key, effect)
         elif operation == "unlock":
@@ -203,6 +213,21 @@ class Effects(Locking):
                     one.facts[ins.result] = mask
         return [one for one, mask in out if mask]
 
+    def ask(self, env: Env, ins: Call, effect: Effect, key: str) -> list[Env]:
+        """A call that says whether a lock is held: both ways, unless that is known."""
+        yes = NONZERO if effect.success == ANY else effect.success
+        answers = self.asked(env, key)
+        out = []
+        for answer, signs in ((POSITIVE, yes), (ZERO, ANY & ~yes)):
+            if answers & answer:
+                one = env.copy()
+                self.answer(one, key, answer)
+                if ins.result:
+                    self.forget(one, ins.result)
+                    one.facts[ins.result] = signs
+                out.append(one)
+        return out
+
     def release(self, env: Env, ins: Call, effect: Effect) -> list[Env]:
         """A guard goes out of scope, or is let go by hand."""
         operand = ins.arguments[effect.argument] if effect.argument < len(ins.arguments) else ""
@@ -240,14 +265,18 @@ class Effects(Locking):
         none.facts[key] = ZERO
         got.facts[key] = POSITIVE
         self.edges_to(got, line, self.identity(key), "")
+        if self.two_level:
+            self.acquire(got, line, f"{FETCHED}{self.identity(key)}", "")
         got.locks[key] = "L"
         self.taken_at.setdefault(key, line)
         return [got, none]
 
     def destroy(self, env: Env, key: str, effect: Effect) -> None:
         """The last reference to an object that was created locked here goes: its lock goes with it."""
-        callee, _ = origin(env.locks.get(key, ""))
-        if callee and self.rules.creates(effect.lock, bare(callee)):
+        now = env.locks.get(key, "")
+        callee, _ = origin(now)
+        new = "+" + key in env.facts and held(now or None)
+        if new or (callee and self.rules.creates(effect.lock, bare(callee))):
             del env.locks[key]
 
     def wait(self, env: Env, line: int, key: str) -> None:
@@ -257,7 +286,7 @@ class Effects(Locking):
             what = f"a condition is waited for with {shown(key)}, which is unlocked"
             self.report("wait-unlocked", line, key, what, self._typed(key))
         elif now is None and not self.entry and not self._local(key):
-            self.need(key, "held")
+            self.need(env, key, "held")
             env.locks[key] = "H"
         for name in [n for n in env.facts if n[0] not in "~?" and root(n) != n]:
             del env.facts[name]
