@@ -14,8 +14,8 @@ _virt_ps() {
         -m|--memory) COMPREPLY=($(compgen -f -- "$cur")); return ;;
         -P|--parallel) COMPREPLY=(); return ;;
         --timeout) COMPREPLY=(); return ;;
-        -o|--columns) COMPREPLY=($(compgen -P "${cur%"${cur##*,}"}" -W "pid ppid pgid sid pgleader sleader lwp nspid tty tname tpgid uid euid ruid suid fuid gid egid rgid sgid fgid user group supgid s stat f psr ni pri opri priority rtprio cls nlwp wchan time times utime systime c pcpu stime start lstart etime etimes vsz rss sz pmem addr cgroup exe cwd root cgroupns ipcns mntns netns pidns timens userns utsns comm ucmd args cmd" -- "${cur##*,}")); compopt -o nospace; return ;;
-        --sort) COMPREPLY=($(compgen -P "${cur%"${cur##*,}"}" -W "pid ppid pgid sid pgleader sleader lwp nspid tty tname tpgid uid euid ruid suid fuid gid egid rgid sgid fgid user group supgid s stat f psr ni pri opri priority rtprio cls nlwp wchan time times utime systime c pcpu stime start lstart etime etimes vsz rss sz pmem addr cgroup exe cwd root cgroupns ipcns mntns netns pidns timens userns utsns comm ucmd args cmd" -- "${cur##*,}")); compopt -o nospace; return ;;
+        -o|--columns) COMPREPLY=($(compgen -P "${cur%"${cur##*,}"}" -W "pid ppid pgid sid pgleader sleader lwp nspid tty tname tpgid uid euid ruid suid fuid gid egid rgid sgid fgid user group supgid s stat f psr ni pri opri priority rtprio cls nlwp wchan time bsdtime times utime systime c pcpu stime start_time bsdstart start lstart etime etimes vsz rss sz pmem addr cgroup exe cwd root cgroupns ipcns mntns netns pidns timens userns utsns comm ucmd args cmd" -- "${cur##*,}")); compopt -o nospace; return ;;
+        --sort) COMPREPLY=($(compgen -P "${cur%"${cur##*,}"}" -W "pid ppid pgid sid pgleader sleader lwp nspid tty tname tpgid uid euid ruid suid fuid gid egid rgid sgid fgid user group supgid s stat f psr ni pri opri priority rtprio cls nlwp wchan time bsdtime times utime systime c pcpu stime start_time bsdstart start lstart etime etimes vsz rss sz pmem addr cgroup exe cwd root cgroupns ipcns mntns netns pidns timens userns utsns comm ucmd args cmd" -- "${cur##*,}")); compopt -o nospace; return ;;
         --color) COMPREPLY=($(compgen -W "auto always never" -- "$cur")); return ;;
     esac
     if [[ $cur == -* ]]; then
@@ -292,7 +292,7 @@ _virt_sandbox() {
         --service) COMPREPLY=(); return ;;
     esac
     if [[ $cur == -* ]]; then
-        COMPREPLY=($(compgen -W "-c --connect --mount --include --disk --overlay --overlay-dir --user --root --env --cwd --hostname --network --allow --cpu-shares --pin-cpus --numa --io-read --io-write --net-rate --pids --kernel --append --accel --machine --transport --no-snapshot --memory --cpus --timeout -t --tty -T --no-tty --desktop --icc --pool --no-pool --service --dry-run --list-backends --gc -v --verbose -q --quiet -h --help -V --version" -- "$cur"))
+        COMPREPLY=($(compgen -W "-c --connect --mount --include --disk --overlay --overlay-dir --user --root --env --cwd --hostname --network --allow --cpu-shares --pin-cpus --numa --io-read --io-write --net-rate --pids --kernel --append --accel --machine --transport --no-snapshot --memory --cpus --timeout -t --tty -T --no-tty --desktop --wayland --icc --pool --no-pool --service --dry-run --list-backends --gc -v --verbose -q --quiet -h --help -V --version" -- "$cur"))
     else
         COMPREPLY=($(compgen -f -- "$cur"))
     fi

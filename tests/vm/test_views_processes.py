@@ -245,6 +245,10 @@ FORMATS = (
     "-eo pid,ppid,stat,ni,pri,cls,rtprio,psr,nlwp,tty,comm",
     "-eo pid,f,s,vsz,sz,uid,ruid,euid,gid,pgid,sid,tpgid,lstart,ucmd",
     "-o pid=,comm= -C lab-plain",
+    "ax",
+    "axjf",
+    "axc",
+    "axo pid,wchan:40,bsdtime,bsdstart,start_time,comm",
 )
 
 
@@ -268,6 +272,32 @@ def test_the_same_lines_as_the_guests_ps(guest: Guest, capsys: pytest.CaptureFix
         assert seen[0] == before[0]
     # In the same order, too.
     assert [line for line in seen if line in stable] == stable
+
+
+@pytest.mark.parametrize(("words", "unlike"), [("auxn", {"%CPU", "%MEM", "RSS"}), ("axl", {"RSS", "WCHAN"})])
+def test_bsd_formats(guest: Guest, capsys: pytest.CaptureFixture[str], words: str, unlike: set[str]) -> None:
+    """As the guest's ps but for what that counts less exactly, or cuts off."""
+
+    def columns(text: str) -> list[list[str]]:
+        heading, *lines = text.splitlines()
+        names = heading.split()
+        kept = [index for index, name in enumerate(names) if name not in unlike]
+        rows = [line.split(maxsplit=len(names) - 1) for line in lines if is_comparable(line)]
+        return [names, *([row[index] for index in kept] for row in rows if len(row) == len(names))]
+
+    for attempt in range(3):  # as above
+        before, text, after = bracketed(
+            lambda: columns(guest.run(f"LC_ALL=C ps {words}")), lambda: run_ps(guest, capsys, words)
+        )
+        assert isinstance(text, str)
+        seen = columns(text)
+        assert seen[0] == before[0]
+        stable = [row for row in before if row in after]
+        missing = [row for row in stable if row not in seen]
+        if not missing:
+            break
+        assert attempt < 2, missing
+    assert len(stable) > 50
 
 
 def is_comparable(line: str) -> bool:

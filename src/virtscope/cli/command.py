@@ -84,6 +84,7 @@ class Column:
         show: the value as a table shows it; takes the raw value. "-" for unknown unless it says otherwise.
         right: align to the right (numbers).
         width: how wide the column is at least.
+        fixed: `width` is how wide it is at most, too, unless it is the last one.
         aliases: further names it goes by (`command` for `args`).
         style: a colour name for this row's cell (see `output.STYLES`), or None.
     """
@@ -95,6 +96,7 @@ class Column:
     show: Callable[[Any], str] = _plain
     right: bool = False
     width: int = 0
+    fixed: bool = False
     aliases: tuple[str, ...] = ()
     style: Callable[[Any], str | None] | None = None
 
@@ -130,6 +132,7 @@ class Command:
         text: the classic output of one guest's rows.
         streams: the rows can be very many: those of a single guest are printed as they come.
         follows: with this option set the rows never end, so they are printed as they come, too.
+        rewrite: changes how arguments are written before they are parsed, for habits that have no option.
         check: raises UsageError for options that contradict each other.
         searches: with these options the user looks for something, and no row at all is a negative answer.
     """
@@ -148,6 +151,7 @@ class Command:
     streams: bool = False
     follows: Callable[[argparse.Namespace], bool] | None = None
     action: Callable[[argparse.Namespace], int] | None = None
+    rewrite: Callable[[Sequence[str]], Iterable[str]] | None = None
     check: Callable[[argparse.Namespace], None] | None = None
     searches: Callable[[argparse.Namespace], bool] | None = None
     examples: tuple[Example, ...] = ()

@@ -156,7 +156,7 @@ _ROW_OUTPUT = (
     Option(("--csv",), "print comma-separated values", group=OUTPUT_GROUP),
     Option(
         ("-o", "--columns"),
-        "the columns to show, separated by commas",
+        "the columns to show, separated by commas; NAME:WIDTH and NAME=HEADING change how one is shown",
         metavar="A,B",
         repeat=True,
         complete="column",

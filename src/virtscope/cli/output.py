@@ -174,15 +174,20 @@ def write_table(
         body.append(cells)
         if color:
             styles.append(no_style + [column.style(row) if column.style else None for column in columns])
+    last, between = len(head) - 1, " " * gap
     widths = [len(text) if headings else 0 for text in head]
     for index, column in enumerate(columns, len(head) - len(columns)):
+        if column.fixed and index != last:
+            head[index] = head[index][: column.width]
+            for cells in body:
+                cells[index] = _cut(cells[index], column.width)
+            widths[index] = 0
         widths[index] = max(widths[index], column.width)
     for cells in body:
         for index, cell in enumerate(cells):
             width = display_width(cell)
             if width > widths[index]:
                 widths[index] = width
-    last, between = len(head) - 1, " " * gap
 
     def line(cells: list[str], row_styles: list[str | None] | None) -> str:
         parts = []
@@ -201,6 +206,16 @@ def write_table(
     for index, cells in enumerate(body):
         lines.append(line(cells, styles[index] if color else None))
     out.write("".join(lines))
+
+
+def _cut(text: str, width: int) -> str:
+    """As much of `text` as fits into so many terminal cells."""
+    if text.isascii():
+        return text[:width]
+    text = text[: 2 * width]  # a combining mark takes no cell, but a name may have thousands
+    while display_width(text) > width:
+        text = text[:-1]
+    return text
 
 
 def display_width(text: str) -> int:

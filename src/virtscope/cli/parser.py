@@ -66,7 +66,14 @@ def _descending(arguments: Sequence[str]) -> Iterator[str]:
 def parse(command: Command, argv: Sequence[str] | None = None) -> argparse.Namespace:
     """The options in `argv` (default: the process's arguments); exits with 2 if they are wrong."""
     arguments = sys.argv[1:] if argv is None else argv
-    return build_parser(command).parse_args(list(_descending(arguments)))
+    if command.rewrite is not None:
+        arguments = list(command.rewrite(arguments))
+    parser = build_parser(command)
+    args = parser.parse_args(list(_descending(arguments)))
+    forms = [f"--{name}" for name in ("json", "jsonl", "csv") if getattr(args, name, False)]
+    if len(forms) > 1:
+        parser.error(f"{' and '.join(forms)} exclude each other")
+    return args
 
 
 def build_parser(command: Command) -> argparse.ArgumentParser:

@@ -39,6 +39,11 @@ def _names(values: list[str] | None) -> list[str]:
     return [name.strip() for value in values or () for name in value.split(",") if name.strip()]
 
 
+def column_name(chosen: str) -> str:
+    """The name in what `-o` takes for one column: NAME, NAME:WIDTH, NAME=HEADING or NAME:WIDTH=HEADING."""
+    return chosen.partition("=")[0].partition(":")[0].lower()
+
+
 def _known(command: Command, name: str) -> Column:
     column = command.column(name.lower())
     if column is None:
@@ -52,13 +57,26 @@ def _known(command: Command, name: str) -> Column:
 
 
 def chosen_columns(command: Command, args: argparse.Namespace) -> list[Column] | None:
-    """The columns of `-o`, `pid=ID` with another heading; None when the command's own choice is wanted."""
+    """The columns of `-o`, `pid=ID` with another heading and `args:30` with another width; None when the
+    command's own choice is wanted.
+    """
     chosen: list[Column] = []
     for name in _names(getattr(args, "columns", None)):
+        column = _known(command, column_name(name))
         name, renamed, heading = name.partition("=")
-        column = _known(command, name)
-        chosen.append(replace(column, heading=heading) if renamed else column)
+        if renamed:
+            column = replace(column, heading=heading)
+        _, widened, width = name.partition(":")
+        if widened:
+            column = replace(column, width=_width(name, width), fixed=not column.right)
+        chosen.append(column)
     return chosen or None
+
+
+def _width(name: str, text: str) -> int:
+    if not (text.isascii() and text.isdecimal() and len(text) <= 4 and int(text)):
+        raise UsageError(f"{name}: a column's width is a whole number from 1 to 9999")
+    return int(text)
 
 
 def _default_columns(command: Command, args: argparse.Namespace) -> list[Column]:

@@ -6,7 +6,9 @@ import argparse
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from virtscope.cli import ps_bsd
 from virtscope.cli.command import Command, Example, Guests, Option
+from virtscope.cli.printing import column_name
 from virtscope.cli.ps_columns import COLUMNS, FACTS
 from virtscope.errors import UnknownLayout, UsageError, VirtscopeError
 from virtscope.kernel.processes import ALL_FACTS, Facts, Process, processes
@@ -48,6 +50,13 @@ def _states(text: str) -> str:
 
 
 _OPTIONS = (
+    Option(
+        ("bsd",),
+        "options without a dash, as BSD's ps has them (aux, axl, axjf, axo pid,comm), or process ids",
+        metavar="WORD",
+        nargs="*",
+        group=_FILTER_GROUP,
+    ),
     Option(("-e", "-A"), "all processes: what is shown anyway, unless some are chosen", group=_FILTER_GROUP),
     Option(
         ("-p", "--pid"),
@@ -117,7 +126,16 @@ _OPTIONS = (
 )
 
 
+def _parse_list(dest: str, text: str) -> Any:
+    """What the option of that destination makes of `text`."""
+    for option in _OPTIONS:
+        if dest in (option.dest, *(flag.lstrip("-") for flag in option.flags)):
+            return option.parse(text)
+    return text
+
+
 def _check(args: argparse.Namespace) -> None:
+    ps_bsd.apply(args, _parse_list)
     if (args.forest or args.hierarchy) and args.sort:
         raise UsageError("--forest and -H put processes below their parents: they cannot be sorted too")
     if args.forest and args.hierarchy:
@@ -126,6 +144,10 @@ def _check(args: argparse.Namespace) -> None:
 
 def _default_columns(args: argparse.Namespace) -> tuple[str, ...]:
     """ps's own choice for each combination of formats; the order is the same in all of them."""
+    columns = ps_bsd.columns(args)
+    if columns is not None:
+        return columns
+    bsd = args.format is not None
     full, long, jobs, threads = args.full or args.extra_full, args.long, args.jobs, args.threads
     chosen = {
         "f": long,
@@ -135,7 +157,7 @@ def _default_columns(args: argparse.Namespace) -> tuple[str, ...]:
         "ppid": full or long,
         "pgleader": jobs,
         "sleader": jobs,
-        "lwp": threads,
+        "lwp": threads and (args.thread_ids or not bsd),
         "c": full or long,
         "nlwp": threads and full,
         "opri": long,
@@ -147,9 +169,11 @@ def _default_columns(args: argparse.Namespace) -> tuple[str, ...]:
         "wchan": long,
         "stime": full,
         "tname": True,
-        "time": True,
-        "cmd": full,
-        "ucmd": not full,
+        "stat": bsd and not long,
+        "time": not bsd,
+        "bsdtime": bsd,
+        "cmd": (full or bsd) and not args.short_command,
+        "ucmd": not (full or bsd) or args.short_command,
     }
     return tuple(name for name, wanted in chosen.items() if wanted)
 
@@ -163,12 +187,12 @@ def _facts(args: argparse.Namespace) -> Facts:
         names += _default_columns(args)
     facts = Facts(0)
     for name in names:
-        column = COMMAND.column(name.strip().lstrip("+-").partition("=")[0].lower())
+        column = COMMAND.column(column_name(name.strip().lstrip("+-")))
         if column is not None:
             facts |= FACTS[column.name]
     if args.user:
         facts |= Facts.CREDENTIALS
-    if args.ppid or args.sid or args.tty or args.forest or args.hierarchy:
+    if args.ppid or args.sid or args.tty or args.with_terminal or args.forest or args.hierarchy:
         facts |= Facts.IDS
     return facts
 
@@ -198,10 +222,11 @@ class _Choice:
         self._parents: set[int] = _union(args.ppid)
         self._sessions: set[int] = _union(args.sid)
         self._terminals = {name.removeprefix("/dev/") for name in _union(args.tty)}
+        self._with_terminal: bool = args.with_terminal
         self._states = "R" if args.running else args.state
         self._leaders: dict[int, bool] = {}
         self.by_facts = bool(self._users or self._parents or self._sessions or self._terminals)
-        self.needs_types = self.by_facts or self._states is not None
+        self.needs_types = self.by_facts or self._with_terminal or self._states is not None
 
     def __call__(self, row: Process) -> bool:
         if row.pid != row.tgid and row.tgid in self._leaders:
@@ -211,6 +236,8 @@ class _Choice:
 
     def _is_chosen(self, row: Process) -> bool:
         if self._states is not None and (row.state is None or row.state not in self._states):
+            return False
+        if self._with_terminal and not row.tty:
             return False
         if not (self.pids or self.names or self.by_facts):
             return True
@@ -294,18 +321,20 @@ COMMAND = Command(
     description="""Lists the processes of a running virtual machine as ps(1) does inside it, read from
 outside, from its live memory: without an agent, without the guest's help, and also when the guest is stuck.
 
-The options and columns are those of ps. Without any, all processes are shown, as ps -e does. Times are UTC,
-by the guest's own clock.""",
+The options and columns are those of ps, those without a dash among them (aux, axjf). Without any, all
+processes are shown, as ps -e does. Times are UTC, by the guest's own clock.""",
     guests=Guests.MEMORY,
     options=_OPTIONS,
     columns=COLUMNS,
     default_columns=_default_columns,
     gap=1,
     rows=_rows,
+    rewrite=ps_bsd.rewritten,
     check=_check,
     searches=lambda args: _Choice(args).needs_types or bool(args.pid or args.names),
     examples=(
         Example("virt-ps -ef -d web", "all processes of the libvirt domain web, with their command lines"),
+        Example("virt-ps aux --qemu 1234", "all processes, with what each takes of CPU and memory"),
         Example("virt-ps --state D -o pid,wchan,args --qemu 1234", "what is stuck in a guest, and where"),
         Example("virt-ps --sort -rss -o pid,rss,pmem,comm", "what takes the memory of the running guests"),
         Example("virt-ps -ejH -m web.core", "process groups and sessions in a memory dump, as a tree"),
@@ -320,9 +349,19 @@ guest's memory, because they were swapped out.
 
 With -j, a * behind a process group's or session's id says that the process of that id has ended.
 
+Wait channels are shown without the underscores they begin with, as ps does; JSON and CSV have them whole.
+
 User and group names are known only inside the guest: their numbers are shown.
 
 Kernels without type information (BTF) are shown with ids and names of processes only.""",
+        ),
+        (
+            "BSD options",
+            """Words without a dash are options of BSD's ps, and numbers are process ids. The formats: u
+(user, share of CPU and memory, sizes, start), l (long), j (jobs). Which processes: a and x (all; a
+alone: those with a terminal), r (running), and with lists p (process ids), t (terminals), U (users).
+How: f (as a tree), H (threads as processes), c (the name in place of the command line), h (no headings),
+w (as it is anyway), o (columns), k (sort). With a dash before it, -aux is taken for aux.""",
         ),
     ),
 )

@@ -6,14 +6,23 @@ A value is in JSON what it is (bytes, seconds, numbers); a table shows it as ps 
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from virtscope.cli.command import Column
+from virtscope.cli.ps_times import (
+    clock,
+    cpu_seconds,
+    day_or_time,
+    minute_or_day,
+    minutes,
+    moment,
+    seconds,
+    shown_moment,
+    started,
+    time_or_day,
+)
 from virtscope.kernel.processes import Facts, Process
 
-_SECOND = 1_000_000_000
-_TICK = _SECOND // 100  # in which /proc counts CPU time: USER_HZ is 100 nearly everywhere
 _NONE = Facts(0)
 _CPU = Facts.TIMES | Facts.IDS
 _PRIVILEGE_BITS = 7
@@ -43,82 +52,12 @@ def _tree(value: Callable[[Process], str]) -> Callable[[Process], str]:
     return lambda row: getattr(row, "branch", "") + value(row)
 
 
-def _seconds(nanoseconds: int | None) -> float | None:
-    return None if nanoseconds is None else nanoseconds / _SECOND
-
-
-def _cpu_seconds(row: Process) -> float | None:
-    """User and system time, each rounded down to a tick before they are added, as /proc and ps do."""
-    if row.utime_ns is None or row.stime_ns is None:
-        return None
-    return (row.utime_ns // _TICK + row.stime_ns // _TICK) * _TICK / _SECOND
-
-
-def _clock(seconds: float | None, *, hours: bool) -> str:
-    """[DD-]hh:mm:ss; without `hours` those are left out when they are 0, as ps does for elapsed times."""
-    if seconds is None:
-        return "-"
-    minutes, second = divmod(int(seconds), 60)
-    hour, minute = divmod(minutes, 60)
-    day, hour = divmod(hour, 24)
-    if day:
-        return f"{day}-{hour:02}:{minute:02}:{second:02}"
-    return f"{hour:02}:{minute:02}:{second:02}" if hours or hour else f"{minute:02}:{second:02}"
-
-
 def _kib(size: int | None) -> str:
     return "-" if size is None else str(size // 1024)
 
 
 def _percent(value: float | None) -> str:
     return "-" if value is None else f"{value:.1f}"
-
-
-def _started(row: Process) -> datetime | None:
-    """When it started, as ps reckons: whole seconds since a boot that is cut off to whole seconds."""
-    if row.start is None or row.start_since_boot_ns is None:
-        return None
-    try:
-        boot = row.start - timedelta(microseconds=row.start_since_boot_ns // 1000)
-        return boot.replace(microsecond=0) + timedelta(seconds=row.start_since_boot_ns // _SECOND)
-    except OverflowError:  # no calendar has it: the guest's clock is damaged
-        return None
-
-
-class _Moment(datetime):
-    """When a process started, with what ps shows of it; in JSON and for sorting a time like any other."""
-
-    shown: str
-
-
-def _moment(row: Process, shown: Callable[[datetime, datetime], str]) -> _Moment | None:
-    """When it started, shown as `shown(start, now)` writes it."""
-    started = _started(row)
-    if started is None or row.start is None or row.elapsed_ns is None:
-        return None
-    try:
-        now = started + timedelta(seconds=row.elapsed_ns // _SECOND)
-    except OverflowError:
-        return None
-    moment = _Moment.fromtimestamp(row.start.timestamp(), UTC)
-    moment.shown = shown(started, now)
-    return moment
-
-
-def _short(moment: _Moment | None) -> str:
-    return "-" if moment is None else moment.shown
-
-
-def _day_or_time(start: datetime, now: datetime) -> str:
-    """Hours and minutes today, the day in this year, else the year."""
-    if start.year != now.year:
-        return f"{start:%Y}"
-    return f"{start:%H:%M}" if start.date() == now.date() else f"{start:%b%d}"
-
-
-def _start(start: datetime, now: datetime) -> str:
-    """The time of day when it started in the last 24 hours, else the day."""
-    return f"{start:%H:%M:%S}" if now - start < timedelta(days=1) else f"{start:%b %d}"
 
 
 _CLASSES = {
@@ -184,6 +123,11 @@ def _cgroup(row: Process) -> str | None:
 def _dashed(value: Any) -> str:
     """What ps shows as "-" when there is none."""
     return str(value) if value not in (None, "", ()) else "-"
+
+
+def _wait_channel(value: str | None) -> str:
+    """A kernel function as ps shows it: without the underscores (on some architectures, a dot) in front."""
+    return "?" if value is None else value.lstrip("._") or "-"
 
 
 def _column(
@@ -390,7 +334,7 @@ _TABLE = (
         lambda row: row.wchan,
         "the kernel function it waits in",
         "nwchan",
-        show=lambda value: "?" if value is None else value or "-",
+        show=_wait_channel,
         left=True,
         width=6,
     ),
@@ -399,17 +343,26 @@ _TABLE = (
         _CPU,
         "time",
         "TIME",
-        _cpu_seconds,
+        cpu_seconds,
         "the CPU time it has used",
         "cputime",
-        show=lambda value: _clock(value, hours=True),
+        show=lambda value: clock(value, hours=True),
         width=8,
+    ),
+    _column(
+        _CPU,
+        "bsdtime",
+        "TIME",
+        cpu_seconds,
+        "the CPU time it has used, in minutes and seconds",
+        show=minutes,
+        width=6,
     ),
     _column(
         _CPU,
         "times",
         "TIME",
-        _cpu_seconds,
+        cpu_seconds,
         "the CPU time it has used, in seconds",
         "cputimes",
         show=lambda value: "-" if value is None else str(int(value)),
@@ -418,7 +371,7 @@ _TABLE = (
         _CPU,
         "utime",
         "UTIME",
-        lambda row: _seconds(row.utime_ns),
+        lambda row: seconds(row.utime_ns),
         "CPU time in user mode",
         show=lambda value: "-" if value is None else f"{value:.2f}",
     ),
@@ -426,7 +379,7 @@ _TABLE = (
         _CPU,
         "systime",
         "STIME",
-        lambda row: _seconds(row.stime_ns),
+        lambda row: seconds(row.stime_ns),
         "CPU time in the kernel",
         show=lambda value: "-" if value is None else f"{value:.2f}",
     ),
@@ -453,26 +406,44 @@ _TABLE = (
         Facts.TIMES,
         "stime",
         "STIME",
-        lambda row: _moment(row, _day_or_time),
+        lambda row: moment(row, day_or_time),
         "when it started: a time today, or a day, or a year",
-        "start_time",
-        show=_short,
+        show=shown_moment,
         width=5,
+    ),
+    _column(
+        Facts.TIMES,
+        "start_time",
+        "START",
+        lambda row: moment(row, day_or_time),
+        "as stime, under the heading of ps aux",
+        show=shown_moment,
+        left=True,
+        width=5,
+    ),
+    _column(
+        Facts.TIMES,
+        "bsdstart",
+        "START",
+        lambda row: moment(row, minute_or_day),
+        "when it started: a time in the last 24 hours, else a day",
+        show=shown_moment,
+        width=6,
     ),
     _column(
         Facts.TIMES,
         "start",
         "STARTED",
-        lambda row: _moment(row, _start),
+        lambda row: moment(row, time_or_day),
         "when it started: a time, or a day",
-        show=_short,
+        show=shown_moment,
         width=8,
     ),
     _column(
         Facts.TIMES,
         "lstart",
         "STARTED",
-        _started,
+        started,
         "when it started, in full",
         show=lambda value: "-" if value is None else f"{value:%a %b %e %H:%M:%S %Y}",
         width=24,
@@ -481,16 +452,16 @@ _TABLE = (
         Facts.TIMES,
         "etime",
         "ELAPSED",
-        lambda row: _seconds(row.elapsed_ns),
+        lambda row: seconds(row.elapsed_ns),
         "how long ago it started",
-        show=lambda value: _clock(value, hours=False),
+        show=lambda value: clock(value, hours=False),
         width=11,
     ),
     _column(
         Facts.TIMES,
         "etimes",
         "ELAPSED",
-        lambda row: _seconds(row.elapsed_ns),
+        lambda row: seconds(row.elapsed_ns),
         "how long ago it started, in seconds",
         show=lambda value: "-" if value is None else str(int(value)),
         width=7,

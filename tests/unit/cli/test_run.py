@@ -112,6 +112,19 @@ def test_a_wrong_option_is_one_sentence_and_exit_2(capsys: pytest.CaptureFixture
     assert capsys.readouterr().err.count("\n") == 1
 
 
+@pytest.mark.parametrize("forms", ["--json --csv", "-J --jsonl", "--csv --jsonl", "--json --jsonl --csv"])
+def test_forms_of_output_exclude_each_other(capsys: pytest.CaptureFixture[str], forms: str) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        command().main(forms.split())
+    assert stopped.value.code == FAILED
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.count("\n") == 1
+    assert " exclude each other" in captured.err
+    for form in forms.replace("-J", "--json").split():
+        assert form in captured.err
+
+
 def test_contradicting_options_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
     def check(_args: argparse.Namespace) -> None:
         raise UsageError("--a and --b exclude each other")

@@ -182,10 +182,83 @@ def rows_of(command: Command, rows: tuple[Any, ...]) -> Command:
 
 
 @pytest.mark.parametrize(
-    "options", ["-e", "-ef", "-l", "-elf", "-j", "-ejl", "-eL", "-eLf", "-F", "-jH", "-f --forest"]
+    "options",
+    [
+        *("-e", "-ef", "-l", "-elf", "-j", "-ejl", "-eL", "-eLf", "-F", "-jH", "-f --forest"),
+        *("ax", "aux", "axl", "axjf", "aux -L", "axH", "axc", "ax -f", "ax -l"),
+    ],
 )
 def test_formats_of_ps(run_ps: Callable[..., str], golden: Golden, options: str) -> None:
     golden(f"ps/{options.replace(' ', '')}.txt", run_ps(*options.split()))
+
+
+def test_options_without_a_dash(run_ps: Callable[..., str]) -> None:
+    everything = run_ps("aux")
+    for words in (["-aux"], ["a", "u", "x"], ["axu"], ["-axu"], ["auxww"], ["uaxgn"]):
+        assert run_ps(*words) == everything, words
+    assert run_ps("axf") == run_ps("ax", "--forest")
+    assert run_ps("auxr") == run_ps("aux", "-r")
+    assert run_ps("auxh") == run_ps("aux", "-n")
+    assert run_ps("axo", "pid,comm") == run_ps("ax", "-o", "pid,comm") == run_ps("-o", "pid,comm")
+    assert run_ps("axopid,comm") == run_ps("-o", "pid,comm")
+    assert run_ps("axok-pid", code=2) == ""
+    assert run_ps("axk-pid") == run_ps("ax", "--sort", "-pid")
+    assert run_ps("u", "1", "400") == run_ps("u", "-p", "1,400") == run_ps("up", "1 400")
+    assert run_ps("axU", "1000") == run_ps("ax", "-u", "1000")
+    with_terminal = run_ps("ao", "tty=").split()
+    assert with_terminal == run_ps("at", "pts/0", "o", "tty=").split() == ["pts/0", "pts/0"]
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        ("auxT", "T in 'auxT': what is this terminal is known only inside the guest: choose one with t"),
+        ("axe", "e in 'axe': the environment of processes is not read"),
+        ("web", "'web' is no process id, and 'b' is no option"),
+        ("1x", "'1x' is not a list of process ids"),
+        ("axu l", "l and u are both formats: give one"),
+        ("aux -f", "u and another option both say which columns to show: give one"),
+        ("aux -o pid", "u and another option both say which columns to show: give one"),
+        ("axo", "o in 'axo' takes a list"),
+        ("axU alice", "'alice': users are given by number"),
+        ("axfk pid", "--forest and -H put processes below their parents"),
+    ],
+)
+def test_words_that_virt_ps_does_not_take(
+    run_ps: Callable[..., str], capsys: pytest.CaptureFixture[str], words: str, sentence: str
+) -> None:
+    assert ps.main([*words.split(), "-m", "dump"]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("virt-ps: ")
+    assert sentence in captured.err
+    assert captured.err.count("\n") == 1
+
+
+def test_widths_of_columns(run_ps: Callable[..., str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_ps("-p", "1,400", "-o", "pid:8,comm:3,wchan:9=WAITS,args:2").splitlines() == [
+        "     PID COM WAITS     COMMAND",
+        "       1 ini do_wait   /sbin/init splash",
+        "     400 ssh do_wait   sshd: /usr/sbin/sshd -D [listener]",
+    ]
+    # A number is never cut.
+    assert run_ps("-p", "4400", "-o", "pid:2=,comm=").startswith("4400 ")
+    assert "/sbin/init splash" in run_ps("-p", "1", "--csv", "-o", "args:3,pid")
+    (row,) = json.loads(run_ps("-p", "1", "--json", "-o", "args:3,pid"))["rows"]
+    assert row == {"args": "/sbin/init splash", "pid": 1}
+    for wrong in ("pid:", "pid:0", "pid:x", "pid:99999", "pid:-1"):
+        assert ps.main(["-o", wrong, "-m", "dump"]) == 2
+        sentence = f"virt-ps: {wrong}: a column's width is a whole number from 1 to 9999\n"
+        assert capsys.readouterr() == ("", sentence)
+
+
+def test_wait_channels_are_shown_as_ps_does(
+    monkeypatch: pytest.MonkeyPatch, run_ps: Callable[..., str]
+) -> None:
+    row = process(1, "init", wchan="__do_sys_pause")
+    monkeypatch.setattr(ps, "processes", lambda _kernel, **_: iter([row]))
+    assert run_ps("-o", "wchan=").strip() == "do_sys_pause"
+    assert json.loads(run_ps("-o", "wchan", "--json"))["rows"][0]["wchan"] == "__do_sys_pause"
 
 
 def test_every_column_of_ps(run_ps: Callable[..., str], golden: Golden) -> None:
@@ -250,7 +323,10 @@ def test_choosing_processes(run_ps: Callable[..., str]) -> None:
 
 def test_only_what_is_shown_is_read() -> None:
     def facts(*arguments: str) -> Facts:
-        return ps._facts(parse(ps.COMMAND, arguments))
+        args = parse(ps.COMMAND, arguments)
+        assert ps.COMMAND.check is not None
+        ps.COMMAND.check(args)
+        return ps._facts(args)
 
     assert facts() == facts("-e") == Facts.IDS | Facts.TIMES
     assert facts("-o", "pid,comm") == Facts(0)
@@ -258,7 +334,10 @@ def test_only_what_is_shown_is_read() -> None:
     assert facts("-u", "0", "-o", "pid") == Facts.CREDENTIALS
     assert facts("--json") == ALL_FACTS
     assert facts("--json", "-o", "exe") == Facts.PATHS
+    assert facts("-o", "pid,rss:12,exe=THE PROGRAM") == Facts.MEMORY | Facts.PATHS
+    assert facts("ao", "pid") == Facts.IDS
     assert Facts.WAIT in facts("-l")
+    assert Facts.CREDENTIALS | Facts.MEMORY | Facts.ARGUMENTS in facts("aux")
     assert {column.name for column in ps.COMMAND.columns} == set(FACTS)
 
 
@@ -278,7 +357,15 @@ def test_what_ps_cannot_do_is_said(run_ps: Callable[..., str], capsys: pytest.Ca
 def test_without_types_processes_are_not_chosen_by_what_is_not_known() -> None:
     guest: Any = SimpleNamespace(kernel=SimpleNamespace(has_types=False))
     args = argparse.Namespace(
-        pid=None, names=None, user=[[0]], ppid=None, sid=None, tty=None, running=False, state=None
+        pid=None,
+        names=None,
+        user=[[0]],
+        ppid=None,
+        sid=None,
+        tty=None,
+        running=False,
+        state=None,
+        with_terminal=False,
     )
     with pytest.raises(UnknownLayout, match="cannot be chosen by anything else"):
         ps._rows(guest, args)
