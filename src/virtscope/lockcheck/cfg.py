@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from .ir import Block, Function
+from .paths import variables
 
 _COMPARISONS = {"==": "==", "!=": "!=", "<": ">", ">": "<", "<=": ">=", ">=": "<="}
 _TRANSPARENT = ("__builtin_expect", "__builtin_expect_with_probability")
@@ -490,6 +491,16 @@ class _Builder:
         else:
             self._stop(("B", line, test, yes, no))
 
+    def _compared(self, operator: str, left: Any, right: Any) -> Any:
+        """A comparison of two values of which a call returns at least one, by their paths."""
+        paths = [self._operand(left, []), self._operand(right, [])]
+        if any(p[:1] in ("?", "#", '"', "&", "@") for p in paths):
+            return ("x", "", [])
+        if operator in ("==", "!="):
+            paths.sort()
+        names = sorted({name for p in paths for name in variables(p)})
+        return ("x", f"({operator} {paths[0]} {paths[1]})", names)
+
     def _test(self, node: Any) -> Any:
         kind = node[0]
         if kind == "n":
@@ -508,6 +519,8 @@ class _Builder:
                 )
                 if operand[:1] not in ("?", "#", '"', "&", "@"):
                     return ("r", operator, operand, right[1])
+            elif "c" in (left[0], right[0]) and left[0] in _NAMED and right[0] in _NAMED:
+                return self._compared(node[1], node[2], node[3])
         elif kind in ("v", "m", "i", "*", "c", "=", "op", "{", "g"):
             operand = self._operand(node, [])
             if operand[:1] == "#":
@@ -524,6 +537,7 @@ class _Builder:
         return ("x", _written(node, names, 0), sorted(set(names)))
 
 
+_NAMED = ("c", "v", "m", "i", "*")
 _transparent_calls = tuple(("f", name) for name in _TRANSPARENT)
 
 

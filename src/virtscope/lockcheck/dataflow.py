@@ -16,12 +16,12 @@ from typing import Any
 from .effects import Effects
 from .findings import Place
 from .ir import Function
-from .paths import shape, variables, weak
+from .paths import shape, weak
 from .prepare import Call, Set, prepare
 from .results import Candidate, Result
 from .rules import ANY, ZERO, RuleSet
 from .states import NONZERO, Env, Locks, compare, held, join, key_of, locks_of, origin, shown, sign, union
-from .summaries import Conditions, Outcome, Summary, outward, seen_value, simplify
+from .summaries import Outcome, Summary, outward, simplify
 
 STATES = 40
 """How many states a block may have before they are joined by union."""
@@ -171,11 +171,12 @@ class Flow(Effects):
         if test[0] == "x":
             if not test[1]:
                 return env
-            known = env.facts.get(test[1], ANY)
+            text, truth = self.text(env, test[1], truth)
+            known = env.facts.get(text, ANY)
             signs = NONZERO if truth else ZERO
             if not known & signs:
                 return None
-            env.facts[test[1]] = known & signs
+            env.facts[text] = known & signs
             return env
         path = self.resolve(env, test[1] if test[0] == "v" else test[2])
         known = self.value(env, path)
@@ -197,18 +198,11 @@ class Flow(Effects):
         if operand[:1] == "&" and held(env.locks.get(operand[1:])):
             self.result.summary.guard = outward(self.function, operand[1:], "")
         if any(status[0] in "LSMR" for _, status in locks) or self.exits or env.facts:
-            self.exits.append((line, mask, operand, locks, self._conditions(env)))
+            self.exits.append((line, mask, operand, locks, self.conditions(env)))
+        for key, status in locks:
+            if status[0] in "LSM" and (path := self.handed(env, key)):
+                self.handed_over[key] = path
         self.endings.setdefault((line, locks), self.here)
-
-    def _conditions(self, env: Env) -> Conditions:
-        """What this way through the function says of values that the caller knows too."""
-        out = []
-        for path, mask in env.facts.items():
-            if path[0] not in "~?%" and not self.prepared.assigned & {path, *variables(path)}:
-                seen = seen_value(self.function, path)
-                if seen:
-                    out.append((seen, mask))
-        return tuple(sorted(out))
 
     def finish(self) -> Result:
         """Puts the result together."""
@@ -219,6 +213,8 @@ class Flow(Effects):
             changes = []
             for key, status in locks:
                 seen = outward(self.function, key, operand)
+                if not seen and key in self.handed_over:
+                    seen = outward(self.function, self.handed_over[key], operand)
                 if seen and not weak(key):
                     self.tell(seen, key)
                     if status[0] in "LSM":
@@ -266,6 +262,11 @@ class Flow(Effects):
             return shape(key) not in self.prepared.released
         return True
 
+    def _field(self, key: str) -> str:
+        """The field through which others reach a lock."""
+        path = self.handed_over.get(key, "")
+        return (self.field(path) if path else "") or self.field(key)
+
     def _leak(self, line: int, key: str, seen: str, status: str) -> None:
         left_by = origin(status)
         first = self.taken_at.get(key, 0)
@@ -275,5 +276,5 @@ class Flow(Effects):
         )
         self.pending.setdefault(
             ("exit-locked", key, line),
-            Candidate("exit-locked", seen, key, line, left_by, finding, self.field(key)),
+            Candidate("exit-locked", seen, key, line, left_by, finding, self._field(key)),
         )

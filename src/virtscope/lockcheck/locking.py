@@ -38,7 +38,7 @@ class Locking(Checks):
                 what = f"{shown(key)} is locked{through} while {', '.join(map(shown, objects))} is"
                 self.report("driver-after-object", line, key, what, self._typed(key, *objects))
         if now is None and not self.entry:
-            self.need(key, "free")
+            self.need(env, key, "free")
         if not trying:
             self.edges_to(env, line, self.identity(key), origin(via)[0])
         self.taken_at.setdefault(key, line)
@@ -70,7 +70,9 @@ class Locking(Checks):
             if callee:
                 self.result.evidence.add(("releases", callee, theirs))
         elif now is not None:
-            if not many(key) and not self.recursive(key):
+            if now[0] == "P":
+                env.locks[key] = "U"
+            elif not many(key) and not self.recursive(key):
                 what = f"{shown(key)} is unlocked{through} though it was unlocked already"
                 self.report("double-unlock", line, key, what, self._typed(key))
         else:
@@ -99,7 +101,7 @@ class Locking(Checks):
                 env.locks[key] = "R"  # the caller's, found the same way as the caller did
                 return
         elif not local:
-            self.need(key, "held")
+            self.need(env, key, "held")
             seen = outward(self.function, key, "")
             left_by = origin(via)
             finding = self.make("unlock-unlocked", line, finding_text, self._typed(key), ())
@@ -110,7 +112,9 @@ class Locking(Checks):
             )
             env.locks[key] = "R"
             return
-        env.locks[key] = "U"
+        variable = self.prepared.variables.get(key)
+        theirs = key[0] == "%" or (variable is not None and variable.pointer)
+        env.locks[key] = "R" if theirs and not self.entry else "U"
 
     def apply_summary(self, env: Env, ins: Call, summary: Summary, arguments: list[str]) -> list[Env]:
         """What a called function does, by its summary."""
@@ -121,17 +125,19 @@ class Locking(Checks):
             key = self.inner(env, theirs, arguments, "")
             if not key:
                 continue
+            if not self.could(env, summary.when.get(theirs, ()), arguments):
+                continue
             self.meet(key, theirs, summary)
             now = env.locks.get(key)
             via = f"\0{ins.callee}\0{theirs}"
             if need == "held":
                 if held(now):
                     self.result.evidence.add(("holds", ins.callee, theirs))
-                elif now is not None and not weak(key) and not self.recursive(key):
+                elif now is not None and now != "P" and not weak(key) and not self.recursive(key):
                     what = f"{bare(ins.callee)} expects {shown(key)} to be locked, and it was unlocked"
                     self.report("double-unlock", line, key, what, self._typed(key))
                 elif now is None and not self.entry and not self._local(key):
-                    self.need(key, "held")
+                    self.need(env, key, "held")
                     self.result.passed.add((outward(self.function, key, ""), ins.callee, theirs))
             elif need == "free" and held(now) and now is not None and now[0] != "M" and not weak(key):
                 shared = now[0] == "S" and theirs in _shared(summary)
@@ -144,7 +150,7 @@ class Locking(Checks):
         outcomes: list[Outcome] = summary.outcomes or [(ANY, (), ())]
         for mask, changes, conditions in outcomes:
             one = env.copy()
-            if not self.allow(one, conditions, arguments):
+            if not self.allow(one, conditions, arguments, summary):
                 continue
             if result:
                 self.forget(one, result)
@@ -161,11 +167,14 @@ class Locking(Checks):
                 via = f"\0{ins.callee}\0{theirs}"
                 if status == "U":
                     self.unlock(one, line, key, None, via)
+                elif status == "P":
+                    if not self.two_level:
+                        one.locks.setdefault(key, "P")
                 elif not held(one.locks.get(key)):
                     if self.two_level and theirs.startswith("$r") and self.classes[key] == self.rules.object:
                         self.check_returned(one, ins, key)
                     if one.locks.get(key) is None and not self.entry and not theirs.startswith("$r"):
-                        self.need(key, "free")
+                        self.need(env, key, "free")
                     if one.locks.get(key) == "R":
                         self.result.evidence.add(("releases", ins.callee, theirs))
                         one.locks[key] = "H"
@@ -189,22 +198,56 @@ class Locking(Checks):
         if theirs in summary.identities:
             self.identities.setdefault(key, summary.identities[theirs])
 
-    def allow(self, env: Env, conditions: Conditions, arguments: list[str]) -> bool:
+    def could(self, env: Env, conditions: Conditions, arguments: list[str]) -> bool:
+        """Whether what is known agrees with conditions of a called function."""
+        return all(self._signs(env, theirs, arguments)[1] & mask for theirs, mask in conditions)
+
+    def allow(self, env: Env, conditions: Conditions, arguments: list[str], summary: Summary) -> bool:
         """Whether a function may end in this way, given what is known; what that tells is learned."""
         for theirs, mask in conditions:
-            start = root(theirs)
-            if theirs == start and start[0] == "$":
-                index = int(start[1:])
-                path = arguments[index] if index < len(arguments) else ""
-            else:
-                path = self.resolve(env, inward(theirs, arguments, ""))
-            if not path:
-                continue
-            known = self.value(env, path) & mask
-            if not known:
+            path, signs = self._signs(env, theirs, arguments)
+            if not signs & mask:
                 return False
-            self.learn(env, path, known)
+            if theirs[0] == "^":
+                self.classes.setdefault(path, summary.classes.get(theirs[1:], ""))
+                self.answer(env, path, signs & mask)
+            elif path:
+                self.learn(env, path, signs & mask)
         return True
+
+    def _signs(self, env: Env, theirs: str, arguments: list[str]) -> tuple[str, int]:
+        """What a called function's value, or its lock, is here, and the signs it may have."""
+        if theirs[0] == "^":
+            return theirs[1:], self.asked(env, theirs[1:])
+        start = root(theirs)
+        if theirs == start and start[0] == "$":
+            index = int(start[1:])
+            path = arguments[index] if index < len(arguments) else ""
+        else:
+            path = self.resolve(env, inward(theirs, arguments, ""))
+        return path, self.value(env, path) if path else ANY
+
+    def asked(self, env: Env, key: str) -> int:
+        """What the question whether a lock is held may have for an answer: ZERO for no, POSITIVE for yes."""
+        now = env.locks.get(key)
+        if now is None:
+            return ZERO if self.entry else env.facts.get("^" + key, ZERO | POSITIVE)
+        if now[0] in "MP":
+            return ZERO | POSITIVE
+        return POSITIVE if held(now) else ZERO
+
+    def answer(self, env: Env, key: str, mask: int) -> None:
+        """The question whether a lock is held was answered."""
+        if mask not in (ZERO, POSITIVE):
+            return
+        now = env.locks.get(key)
+        if now is None:
+            env.locks[key] = "H" if mask == POSITIVE else "U"
+            if key[0] in ":@" and not self.entry:
+                env.facts["^" + key] = mask
+                self.tell(key, key)
+        elif now[0] in "MP":
+            env.locks[key] = "L" if mask == POSITIVE else "U"
 
 
 def _shared(summary: Summary) -> set[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from .findings import Finding
@@ -9,8 +10,11 @@ from .paths import rebase, root, under, variables
 from .prepare import Prepared
 from .results import Candidate, Edge, Result
 from .rules import ANY, POSITIVE, RuleSet
-from .states import Env, Locks, held, shown, sign, type_name
-from .summaries import Conditions
+from .states import NONZERO, Env, Locks, held, shown, sign, type_name
+from .summaries import Conditions, seen_value
+
+_CALLED = re.compile(r"%\d+")
+_LAST_FIELD = re.compile(r"(?:->|\.)(\w+)(?:\[[^\[\]]*\])*$")
 
 
 class Names:
@@ -40,6 +44,7 @@ class Names:
         self.pending: dict[tuple[str, str, int], Candidate] = {}
         self.edges: dict[tuple[str, str], Edge] = {}
         self.endings: dict[tuple[int, Locks], tuple[int, Locks]] = {}
+        self.handed_over: dict[str, str] = {}
         self.here: tuple[int, Locks] = (0, ())
 
     def resolve(self, env: Env, operand: str) -> str:
@@ -55,14 +60,50 @@ class Names:
             operand = "&" + path if amp and not path.startswith("&") else path
         return operand
 
+    def written(self, env: Env, target: str) -> str:
+        """What an assignment writes to: ``*pp`` is the variable that ``pp`` points to, not what that stands
+        for.
+        """
+        for _ in range(6):
+            start = root(target)
+            alias = env.facts.get("~" + start)
+            if alias is None or start == target:
+                break
+            target = rebase(target, start, alias)
+        return target
+
+    def text(self, env: Env, text: str, truth: bool) -> tuple[str, bool]:
+        """An expression of no known shape with the calls in it named, and its truth; ``!=`` is ``==`` turned
+        round.
+        """
+        names = self.prepared.texts.get(text, [])
+        if text.startswith("?(!= "):
+            text, truth = "?(== " + text[5:], not truth
+        calls = set(_CALLED.findall(text))
+        named = {c: env.facts["~" + c] for c in calls if env.facts.get("~" + c, "")[:1] == "%"}
+        if named:
+            text = _CALLED.sub(lambda m: named.get(m[0], m[0]), text)
+        if text not in self.prepared.texts:
+            self.prepared.texts[text] = [*names, *re.findall(r"%\d+|[@\w]+", text)]
+        return text, truth
+
     def forget(self, env: Env, path: str) -> None:
         """A path gets a new value: what was known under its name is no longer known."""
         facts = env.facts
         plain = root(path) == path
         facts.pop("~" + path, None)
-        follower = next((n[1:] for n, v in facts.items() if n[0] == "~" and v == path), None)
+        facts.pop("+" + path, None)
+        field = None if plain else _LAST_FIELD.search(path)
+        follower = next(
+            (n[1:] for n, v in facts.items() if n[0] == "~" and v == path and root(n[1:]) == n[1:]), None
+        )
         for name in list(facts):
             if name[0] == "~":
+                if root(name[1:]) != name[1:] and (
+                    under(name[1:], path) or (plain and path in variables(name[1:]))
+                ):
+                    del facts[name]
+                    continue
                 amp = facts[name].startswith("&")
                 target = facts[name][amp:]
                 if follower is not None and name[1:] != follower and under(target, path):
@@ -70,6 +111,8 @@ class Names:
                 elif under(target, path) or (plain and path in variables(target)):
                     del facts[name]
             elif name[0] == "?":
+                if field is not None and not re.search(rf"(?:->|\.){field[1]}\b", name):
+                    continue  # another field is written
                 if root(path) in self.prepared.texts.get(name, ()):
                     del facts[name]
             elif under(name, path) or (plain and path in variables(name)):
@@ -117,7 +160,30 @@ class Names:
         if operand[:1] in ("&", '"'):
             return POSITIVE
         known = env.facts.get(operand, ANY)
-        return known if isinstance(known, int) else ANY
+        mask = known if isinstance(known, int) else ANY
+        if operand in env.locks and env.locks[operand][0] in "LSH":
+            mask = mask & NONZERO or NONZERO  # what is locked is there
+        return mask
+
+    def conditions(self, env: Env) -> Conditions:
+        """What is known of values, and of locks when the function was called, that the caller knows too."""
+        out = []
+        for path, mask in env.facts.items():
+            if path[0] == "^":
+                out.append((path, mask))
+            elif path[0] not in "~?%+" and not self.prepared.assigned & {path, *variables(path)}:
+                seen = seen_value(self.function, path)
+                if seen:
+                    out.append((seen, mask))
+        return tuple(sorted(out))
+
+    def handed(self, env: Env, key: str) -> str:
+        """Another path to a lock that starts from a variable here: where a pointer to it was stored."""
+        start = root(key)
+        for name, value in env.facts.items():
+            if name[0] == "~" and value == start and root(name[1:]) != name[1:]:
+                return name[1:] + key[len(start) :]
+        return ""
 
     def identity(self, key: str) -> str:
         """Which lock of the program a path is: a global, a field of a struct, or all objects of a type."""

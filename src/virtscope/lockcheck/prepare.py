@@ -270,5 +270,8 @@ def _trim(out: Prepared) -> None:
         out.code[i] = [
             ins
             for ins in code
-            if isinstance(ins, Call) or root(ins.target) in roots or any(u in out.roles for u in ins.uses)
+            if isinstance(ins, Call)
+            or root(ins.target) in roots
+            or (ins.target and ins.operand in roots)
+            or any(u in out.roles for u in ins.uses)
         ]

@@ -54,7 +54,10 @@ def collect(units: Iterable[Unit], rules: RuleSet, named: Iterable[str] = ()) ->
             if known is not None:
                 if known.file == function.file:
                     continue
-                key = f"{function.file}:{function.name}"
+                if _size(function) > _size(known):  # the other is a stub
+                    program.functions[f"{known.file}:{known.name}"] = known
+                else:
+                    key = f"{function.file}:{function.name}"
             program.functions[key] = function
             table_functions.update(_assigned_entries(function, rules))
         for table in unit.tables:
@@ -81,6 +84,10 @@ def _assigned_entries(function: Function, rules: RuleSet) -> Iterable[str]:
                 record, _, _ = function.classes[ins[2]][0].rpartition(".")
                 if _holds_entries(record, rules):
                     yield ins[3][1:]
+
+
+def _size(function: Function) -> int:
+    return sum(1 + len(block.code) for block in function.blocks)
 
 
 def _made_recursive(program: Program) -> Iterable[str]:

@@ -54,8 +54,8 @@ class Effect:
     """What a call does to a lock.
 
     Attributes:
-        operation: lock, shared, unlock, trylock, tryshared, fetch, guard, release, wait, destroy, steal or
-            recursive_init.
+        operation: lock, shared, unlock, trylock, tryshared, fetch, guard, release, wait, asks, destroy, steal
+            or recursive_init.
         lock: the name of the lock class.
         argument: which argument is the lock: its index, -1 for the returned value, -2 for none (one lock
             without a variable).
@@ -144,6 +144,7 @@ class RuleSet:
     _gives: re.Pattern[str] | None = None
     _skips: re.Pattern[str] | None = None
     _forbids: dict[str, list[Forbidden]] = field(default_factory=dict)
+    _creates: dict[str, bool] = field(default_factory=dict)
     _kinds: dict[str, frozenset[str]] = field(default_factory=dict)
 
     def prepare(self) -> None:
@@ -176,6 +177,12 @@ class RuleSet:
     def creates(self, lock: str, function: str) -> bool:
         """Whether a function makes new objects of a lock class."""
         return any(re.match(translate(g), function) for g in self.locks[lock].created)
+
+    def creates_any(self, function: str) -> bool:
+        """Whether a function makes new objects of some lock class."""
+        if function not in self._creates:
+            self._creates[function] = any(self.creates(lock, function) for lock in self.locks)
+        return self._creates[function]
 
     def may_take(self, function: str) -> bool:
         """Whether the function's name says that it locks for its caller."""
@@ -264,6 +271,7 @@ _OPERATIONS: tuple[str, ...] = (
     "guard",
     "release",
     "wait",
+    "asks",
     "destroy",
     "steal",
     "recursive_init",

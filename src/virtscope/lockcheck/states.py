@@ -1,8 +1,9 @@
 """Lock states, and what is known of values along with them.
 
-A lock's status is ``L`` held, ``S`` held shared, ``U`` released again, ``M`` both, or absent: as on entry. A
-lock of the caller's is ``R`` when it was released here and ``H`` when it is (again) held. Locks that a called
-function left held have its name and theirs behind the letter.
+A lock's status is ``L`` held, ``S`` held shared, ``U`` released again, ``M`` both, ``P`` perhaps held
+(nothing is reported of it), or absent: as on entry. A lock of the caller's is ``R`` when it was released
+here and ``H`` when it is (again) held. Locks that a called function left held have its name and theirs
+behind the letter.
 
 Facts are the signs that paths may have (bits of :mod:`.rules`), aliases (``~name`` is what a variable stands
 for), and the truth of expressions of no known shape (``?text``).
@@ -69,7 +70,12 @@ def union(every: list[dict[str, str]]) -> dict[str, str]:
     out: dict[str, str] = {}
     for key in {k for locks in every for k in locks}:
         values = {locks.get(key, "") for locks in every}
-        out[key] = values.pop() if len(values) == 1 else "M" if any(held(v or None) for v in values) else "U"
+        if len(values) == 1:
+            out[key] = values.pop()
+        elif "P" in values:
+            out[key] = "P"
+        else:
+            out[key] = "M" if any(held(v or None) for v in values) else "U"
     return out
 
 

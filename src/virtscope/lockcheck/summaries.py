@@ -15,9 +15,11 @@ from .paths import rebase, root, under
 from .rules import ANY
 
 Changes = tuple[tuple[str, str], ...]
-"""Locks that a call changed, each with ``L`` (locked now), ``S`` (locked shared) or ``U`` (released)."""
+"""Locks that a call changed, each with ``L`` (locked now), ``S`` (locked shared), ``U`` (released) or ``P``
+(perhaps locked)."""
 Conditions = tuple[tuple[str, int], ...]
-"""The signs that arguments, globals and what is behind them had when the call went this way."""
+"""The signs that arguments, globals and what is behind them had when the call went this way; ``^`` and a
+lock's name stands for whether it was held."""
 Outcome = tuple[int, Changes, Conditions]
 """One way a call may end: the signs of the value it returns, the changes, the conditions."""
 
@@ -36,6 +38,7 @@ class Summary:
         calls: forbidden functions it reaches, likewise.
         identities: which lock of the program each lock mentioned is, as far as is known.
         guard: the lock that the returned value guards: releasing the one releases the other.
+        when: the conditions under which a lock is needed.
     """
 
     outcomes: list[Outcome] = field(default_factory=list)
@@ -45,6 +48,7 @@ class Summary:
     calls: dict[str, tuple[int, str]] = field(default_factory=dict)
     identities: dict[str, str] = field(default_factory=dict)
     guard: str = ""
+    when: dict[str, Conditions] = field(default_factory=dict)
 
     @property
     def changes(self) -> bool:
@@ -61,6 +65,7 @@ class Summary:
             self.calls,
             self.identities,
             self.guard,
+            self.when,
         ]
 
     @classmethod
@@ -72,7 +77,8 @@ class Summary:
         ]
         acquires = {k: (int(v[0]), str(v[1]), [str(x) for x in v[2]]) for k, v in row[3].items()}
         calls = {k: (int(v[0]), str(v[1])) for k, v in row[4].items()}
-        return cls(outcomes, row[1], row[2], acquires, calls, row[5], row[6])
+        when: dict[str, Conditions] = {k: tuple((p, m) for p, m in v) for k, v in row[7].items()}
+        return cls(outcomes, row[1], row[2], acquires, calls, row[5], row[6], when)
 
 
 NOTHING = Summary()
@@ -137,9 +143,10 @@ def seen_value(function: Function, path: str) -> str:
 def simplify(outcomes: list[Outcome]) -> list[Outcome]:
     """The ways a call may end, as few as say the same.
 
-    Ways that change the same locks are joined. A lock that changes on one way and not on another is left
-    out when nothing a caller knows (the returned value, arguments, globals) tells the two apart: that
-    function is reported for itself, and its callers are not confused by it.
+    Ways that change the same locks are joined. A lock that is released on one way and not on another is left
+    out when nothing a caller knows (the returned value, arguments, globals) tells the two apart, and one
+    that is taken is perhaps taken: that function is reported for itself, and its callers are not confused by
+    it.
     """
     while True:
         groups: dict[Changes, tuple[int, dict[str, int]]] = {}
@@ -163,7 +170,8 @@ def simplify(outcomes: list[Outcome]) -> list[Outcome]:
                     vague |= {k for k, _ in set(changes) ^ set(others)}
         if not vague:
             return [(mask, changes, tuple(sorted(known.items()))) for changes, (mask, known) in ways]
+        perhaps = [(k, "P") for k in vague if any((k, s) in c for _, c, _ in outcomes for s in "LSP")]
         outcomes = [
-            (mask, tuple((k, s) for k, s in changes if k not in vague), conditions)
+            (mask, tuple(sorted([*((k, s) for k, s in changes if k not in vague), *perhaps])), conditions)
             for mask, changes, conditions in outcomes
         ]
