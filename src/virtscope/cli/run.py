@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import functools
 import os
 import signal
@@ -25,6 +26,7 @@ from virtscope.cli.printing import (
     sort_keys,
     sorted_rows,
 )
+from virtscope.cli.standard_output import OutputFailed, told_apart
 from virtscope.errors import UsageError, VirtscopeError
 
 if TYPE_CHECKING:
@@ -49,26 +51,41 @@ def guarded(name: str, run: Callable[[], int]) -> int:
     """
     if None in (sys.stdin, sys.stdout, sys.stderr):
         _replace_closed_streams()
-    try:
+    with told_apart():
         try:
-            return run()
-        finally:
-            sys.stdout.flush()  # after --help, too, which ends by SystemExit
-    except VirtscopeError as error:
-        _say(name, str(error))
-        return FAILED
-    except BrokenPipeError:
-        # A reader that has seen enough (`virt-ps | head`) ends the writer quietly, as it does C programs.
-        _give_up_output()
-        return 128 + signal.SIGPIPE
-    except OSError as error:
-        # Errors about guests come as errors of ours: what is left is standard output, on a full disk.
-        _give_up_output()
-        where = "standard output" if error.filename is None else str(error.filename)
-        _say(name, f"{where} cannot be written: {error.strerror or error}")
-        return FAILED
-    except KeyboardInterrupt:
-        return 128 + signal.SIGINT
+            try:
+                return run()
+            finally:
+                sys.stdout.flush()  # after --help, too, which ends by SystemExit
+        except VirtscopeError as error:
+            _say(name, str(error))
+            return FAILED
+        except BrokenPipeError:
+            # A reader that has seen enough (`virt-ps | head`) ends the writer quietly, as it does C programs.
+            _give_up_output()
+            return 128 + signal.SIGPIPE
+        except OutputFailed as error:
+            _give_up_output()
+            _say(name, f"standard output cannot be written: {error.strerror}")
+            return FAILED
+        except OSError as error:
+            # Errors about guests come as errors of ours, so nobody has expected this one.
+            _say(name, f"unexpected error: {error}{_place(error)}")
+            return FAILED
+        except KeyboardInterrupt:
+            return 128 + signal.SIGINT
+
+
+def _place(error: OSError) -> str:
+    """Where in this package an error comes from: what a report of it needs to say."""
+    place = ""
+    trace = error.__traceback__
+    while trace is not None:
+        module = trace.tb_frame.f_globals.get("__name__", "")
+        if module.startswith("virtscope."):
+            place = f" ({module}, line {trace.tb_lineno})"
+        trace = trace.tb_next
+    return place
 
 
 def _replace_closed_streams() -> None:
@@ -96,7 +113,9 @@ def complain(command: Command, sentence: str) -> None:
 
 
 def _say(name: str, sentence: str) -> None:
-    sys.stderr.write(f"{name}: {output.escape(sentence)}\n")
+    # Where nothing can be said, the exit code still says it.
+    with contextlib.suppress(OSError):
+        sys.stderr.write(f"{name}: {output.escape(sentence)}\n")
 
 
 def _run_rows(command: Command, args: argparse.Namespace) -> int:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
@@ -192,6 +195,45 @@ def test_a_full_standard_output_is_one_sentence_for_the_list_of_commands_too() -
     done = run_in_shell(f'"$P" -c "{CALL}" --help >/dev/full')
     assert done.returncode == FAILED
     assert done.stderr == "virtscope: standard output cannot be written: No space left on device\n"
+
+
+BROKEN = """
+import dataclasses, errno, os, sys
+from virtscope.cli import ps
+
+def rows(guest, args):
+    raise OSError(errno.EIO, os.strerror(errno.EIO))
+    yield
+
+sys.exit(dataclasses.replace(ps.COMMAND, rows=rows).main(["-m", "dump"]))
+"""
+
+
+def test_an_error_of_the_system_that_nobody_expected_is_not_blamed_on_standard_output(tmp_path: Path) -> None:
+    script = tmp_path / "broken.py"
+    script.write_text(BROKEN)
+    for redirection in ("", ">/dev/full"):
+        done = run_in_shell(f'"$P" {script} {redirection}')
+        assert (done.returncode, done.stdout) == (FAILED, "")
+        place = re.escape("(virtscope.cli.run, line ") + r"\d+\)"
+        assert re.fullmatch(
+            rf"virt-ps: unexpected error: \[Errno 5\] Input/output error {place}\n", done.stderr
+        )
+
+
+def test_who_stops_to_read_ends_the_command_quietly() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        command = [sys.executable, "-c", CALL, "man", "lockcheck"]
+        done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, check=False)
+    finally:
+        os.close(writer)
+    assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, b"")
+
+
+def test_a_full_standard_error_changes_no_exit_code() -> None:
+    assert run_in_shell(f'"$P" -c "{CALL}" ps --qemu 1 2>/dev/full').returncode == FAILED
 
 
 def test_an_interrupt_while_a_command_is_still_loading_is_quiet(
