@@ -12,12 +12,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from .expressions import compound, compounds, has_effects, reads, written
 from .ir import Block, Function
 from .paths import variables
 
 _COMPARISONS = {"==": "==", "!=": "!=", "<": ">", ">": "<", "<=": ">=", ">=": "<="}
 _TRANSPARENT = ("__builtin_expect", "__builtin_expect_with_probability")
-_EFFECTS = ("c", "=", "op", "{")
 
 
 def build(function: Function, body: Any) -> None:
@@ -50,8 +50,10 @@ class _Builder:
         self.switches: list[tuple[list[Any], list[Block]]] = []
         self.labels: dict[str, tuple[Block, int]] = {}
         self.gotos: list[tuple[Block, int, str, list[tuple[str, str]]]] = []
+        self.compounds: dict[str, int] = {}
 
     def run(self, body: Any) -> None:
+        self.compounds = compounds(body)
         self._statement(body)
         last = body[2] if body[0] == "block" else self.function.line
         if self.current.end is None:
@@ -121,12 +123,26 @@ class _Builder:
         if cleanup:
             self.scopes.append((name, cleanup))
 
+    def _rung(self, test: Any, yes: Block, no: Block, line: int) -> None:
+        """A branch on an ``if``'s test; that the same ``a && b`` comes out the same way later on is kept."""
+        names: list[str] = []
+        text = compound(test, names)
+        if self.compounds.get(text, 0) < 2:
+            self._condition(test, yes, no, line)
+            return
+        true, false, never = self._new(), self._new(), self._new()
+        never.end = ("H",)
+        self._condition(test, true, false, line)
+        known = ("x", text, sorted(set(names)))
+        true.end = ("B", line, known, yes, never)
+        false.end = ("B", line, known, never, no)
+
     def _do_ladder(self, node: Any) -> None:
         _, rungs, otherwise = node
         done = self._new()
         for line, test, body in rungs:
             yes, no = self._new(), self._new()
-            self._condition(test, yes, no, line)
+            self._rung(test, yes, no, line)
             self.current = yes
             self._statement(body)
             self._go(done)
@@ -274,7 +290,7 @@ class _Builder:
             self._effects(node[2], uses)
         elif kind == "{":
             self._inner(node[1], lambda e: self._effects(e, []))
-        elif _has_effects(node):
+        elif has_effects(node):
             self._operand(node, uses)
 
     def _inner(self, statements: list[Any], last: Callable[[Any], Any]) -> Any:
@@ -328,9 +344,9 @@ class _Builder:
             return found or "?"
         if kind == "?":
             return self._choice(node, uses)
-        if kind in ("&&", "||") or (kind == "!" and _has_effects(node)):
+        if kind in ("&&", "||") or (kind == "!" and has_effects(node)):
             # Their operands are tests, which are no uses.
-            return self._truth(node) if _has_effects(node) else "?"
+            return self._truth(node) if has_effects(node) else "?"
         if kind == "g":
             return self._operand(node[1][0], uses) if node[1] else "?"
         for part in node[1] if kind == "o" else node[1:]:
@@ -341,9 +357,9 @@ class _Builder:
     def _choice(self, node: Any, uses: list[str]) -> str:
         _, test, first, second = node
         plain = ("s", "o", "b")
-        if first[0] in plain and second[0] in plain and not _has_effects(node):
-            _reads(first, uses)
-            _reads(second, uses)
+        if first[0] in plain and second[0] in plain and not has_effects(node):
+            reads(first, uses)
+            reads(second, uses)
             return '"' if first[0] == second[0] == "s" else "?"
         target = self._temporary()
         yes, no, done = self._new(), self._new(), self._new()
@@ -515,7 +531,7 @@ class _Builder:
                 operator, left, right = _COMPARISONS[operator], right, left
             if right[0] == "n":
                 operand = (
-                    self._operand(left, []) if left[0] not in ("b", "o", "!") or _has_effects(left) else "?"
+                    self._operand(left, []) if left[0] not in ("b", "o", "!") or has_effects(left) else "?"
                 )
                 if operand[:1] not in ("?", "#", '"', "&", "@"):
                     return ("r", operator, operand, right[1])
@@ -530,57 +546,15 @@ class _Builder:
             if operand[:1] not in ("?", '"'):
                 return ("v", operand)
             return ("x", "", [])
-        if _has_effects(node):
+        if has_effects(node):
             self._operand(node, [])
             return ("x", "", [])
         names: list[str] = []
-        return ("x", _written(node, names, 0), sorted(set(names)))
+        return ("x", written(node, names, 0), sorted(set(names)))
 
 
 _NAMED = ("c", "v", "m", "i", "*")
 _transparent_calls = tuple(("f", name) for name in _TRANSPARENT)
-
-
-def _has_effects(node: Any) -> bool:
-    stack = [node]
-    while stack:
-        item = stack.pop()
-        if item[0] in _EFFECTS:
-            return True
-        if item[0] in ("o", "g"):
-            stack.extend(item[1])
-        else:
-            stack.extend(x for x in item[1:] if isinstance(x, tuple))
-    return False
-
-
-def _reads(node: Any, uses: list[str]) -> None:
-    stack = [node]
-    while stack:
-        item = stack.pop()
-        if item[0] == "v":
-            uses.append(item[1])
-        elif item[0] in ("o", "g"):
-            stack.extend(item[1])
-        else:
-            stack.extend(x for x in item[1:] if isinstance(x, tuple))
-
-
-def _written(node: Any, names: list[str], depth: int) -> str:
-    """An expression as text: equal texts over unchanged variables have equal values."""
-    kind = node[0]
-    if depth > 12 or kind == "o":
-        _reads(node, names)
-        return f"?{id(node)}"
-    if kind == "v":
-        names.append(node[1])
-        return str(node[1])
-    if kind == "n":
-        return str(node[1])
-    if kind == "m":
-        return f"{_written(node[1], names, depth + 1)}.{node[2]}"
-    parts = [_written(x, names, depth + 1) for x in node[1:] if isinstance(x, tuple)]
-    return f"({node[1] if kind == 'b' else kind} {' '.join(parts)})"
 
 
 def _tidy(blocks: list[Block]) -> list[Block]:
