@@ -20,7 +20,9 @@ from typing import TYPE_CHECKING
 
 from virtscope.sandbox.definition import (
     Definition,
+    Destination,
     Disk,
+    Forward,
     Identity,
     Include,
     Limits,
@@ -34,7 +36,9 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Definition",
+    "Destination",
     "Disk",
+    "Forward",
     "Identity",
     "Include",
     "Limits",
@@ -107,9 +111,24 @@ class Sandbox:
         """With a root that can be written to; thrown away at the end, or kept in a folder."""
         return self._changed(overlay=True, overlay_directory=directory)
 
-    def with_network(self, kind: str, name: str = "", allow: Iterable[tuple[str, int]] = ()) -> Sandbox:
-        """With a network: "user", "bridge" or "source" (`name` says which), "host"."""
-        return self._changed(network=Network(kind, name, tuple(allow)))
+    def with_network(
+        self,
+        kind: str,
+        name: str = "",
+        allow: Iterable[Destination | tuple[str, int]] = (),
+        publish: Iterable[Forward | tuple[int, int]] = (),
+    ) -> Sandbox:
+        """With a network: "user", "bridge" or "source" (`name` says which), "host".
+
+        Args:
+            kind: which of them.
+            name: the bridge or libvirt network.
+            allow: for "user": the only destinations that can be reached, (host, port) for TCP.
+            publish: for "user": ports of the host that lead inside, (host's, sandbox's) for TCP on loopback.
+        """
+        destinations = tuple(one if isinstance(one, Destination) else Destination(*one) for one in allow)
+        forwards = tuple(one if isinstance(one, Forward) else Forward(*one) for one in publish)
+        return self._changed(network=Network(kind, name, destinations, forwards))
 
     def with_limits(self, **limits: object) -> Sandbox:
         """With limits; the names are those of `Limits`."""

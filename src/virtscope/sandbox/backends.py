@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from virtscope.errors import UsageError, VirtscopeError
@@ -104,17 +104,38 @@ def start(definition: Definition) -> tuple[Session, Base]:
 
 
 def _start_ourselves(definition: Definition, launch: list[str]) -> tuple[Session, Base]:
+    if definition.network.kind != "user":
+        return _start_on(definition, launch, ())
+    from virtscope.sandbox import router
+
+    network = router.start(definition)
+    try:
+        session, base = _start_on(definition, launch, network.descriptors)
+        session.on_close.append(network.close)
+    except BaseException:
+        network.close()
+        raise
+    try:
+        network.wait_ready()
+    except BaseException:
+        session.abandon()
+        raise
+    return session, base
+
+
+def _start_on(definition: Definition, launch: list[str], network: Sequence[int]) -> tuple[Session, Base]:
+    """`network`: the descriptors of the network's end."""
     if definition.backend == "qemu:":
         from virtscope.sandbox import qemu
 
-        return qemu.start(definition, launch), qemu.base(definition)
+        return qemu.start(definition, launch, network), qemu.base(definition)
     if definition.backend == "uml:":
         from virtscope.sandbox import uml
 
-        return uml.start(definition, launch)
+        return uml.start(definition, launch, network)
     from virtscope.sandbox import namespaces
 
-    return namespaces.start(definition, launch)
+    return namespaces.start(definition, launch, network)
 
 
 def describe(definition: Definition) -> str:

@@ -69,6 +69,32 @@ class Disk:
 
 
 @dataclass(frozen=True, slots=True)
+class Destination:
+    """A host and port that the sandbox may reach; `protocol` is "tcp" or "udp"."""
+
+    host: str
+    port: int
+    protocol: str = "tcp"
+
+
+@dataclass(frozen=True, slots=True)
+class Forward:
+    """A port of the host that leads into the sandbox.
+
+    Args:
+        port: the host's.
+        inside: the sandbox's.
+        address: the host's address that it is open on.
+        protocol: "tcp" or "udp".
+    """
+
+    port: int
+    inside: int
+    address: str = "127.0.0.1"
+    protocol: str = "tcp"
+
+
+@dataclass(frozen=True, slots=True)
 class Network:
     """How the sandbox reaches a network.
 
@@ -77,13 +103,14 @@ class Network:
             network) or
             "host" (the host's interfaces as they are; namespaces only).
         name: the bridge or network.
-        allow: (host, port) pairs; when there are any, nothing else can be reached.
+        allow: destinations; when there are any, nothing else can be reached.
+        publish: ports of the host that lead into the sandbox.
     """
 
     kind: str = "none"
     name: str = ""
-    allow: tuple[tuple[str, int], ...] = ()
-    forwards: tuple[tuple[int, int], ...] = ()
+    allow: tuple[Destination, ...] = ()
+    publish: tuple[Forward, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

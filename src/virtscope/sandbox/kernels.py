@@ -36,6 +36,7 @@ FEATURES: dict[str, tuple[str, ...]] = {
         "squashfs",
     ),
     "net": ("virtio_net",),
+    "ipv6": ("ipv6",),
     "display": ("virtio-gpu", "virtio_input", "evdev"),
 }
 OPTIONAL = frozenset(FEATURES["filesystems"])

@@ -18,13 +18,17 @@ from virtscope.sandbox.definition import Definition
 from virtscope.sandbox.session import Session
 
 
-def command_line(definition: Definition, *, channel: int = 3) -> list[str]:
-    """The init's arguments."""
+def command_line(definition: Definition, *, channel: int = 3, namespace: Sequence[int] = ()) -> list[str]:
+    """The init's arguments; `namespace` is the network's, and the user namespace that owns it."""
     network = "host" if definition.network.kind == "host" else "none"
+    if definition.network.kind == "user":
+        network = ":".join(str(fd) for fd in namespace or (4, 5))
     return [process.SELF, "namespaces", str(channel), str(os.getpid()), network]
 
 
-def start(definition: Definition, launch: Sequence[str] = ()) -> tuple[Session, plan.Base]:
+def start(
+    definition: Definition, launch: Sequence[str] = (), network: Sequence[int] = ()
+) -> tuple[Session, plan.Base]:
     """Make the namespaces and return the session of the init in them.
 
     Raises:
@@ -35,20 +39,18 @@ def start(definition: Definition, launch: Sequence[str] = ()) -> tuple[Session, 
         raise UsageError("disks and host-image mounts need a kernel of their own: use qemu: or uml:")
     if definition.overlay_directory:
         raise UsageError("a kept overlay needs a machine: use qemu:")
-    if definition.network.kind not in ("none", "host"):
-        raise UsageError("the namespaces: back end has no network but --network host")
     if definition.display is not None:
         raise UsageError("the namespaces: back end has no display")
     ours, theirs = socket.socketpair()
     os.set_inheritable(theirs.fileno(), True)
     try:
-        argv = command_line(definition, channel=theirs.fileno())
+        argv = command_line(definition, channel=theirs.fileno(), namespace=network)
         who = definition.who()
         options = [*launch]
         if os.geteuid() == 0 and who.uid != 0:
             options = [*launch, "user=" + ":".join(str(n) for n in (who.uid, who.gid, *who.groups))]
         machine = process.HostProcess(
-            "the namespace", argv, keep=[theirs.fileno()], launch=options, guarded=True
+            "the namespace", argv, keep=[theirs.fileno(), *network], launch=options, guarded=True
         )
     except BaseException:
         ours.close()

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from virtscope.errors import UsageError
 from virtscope.sandbox import wire
-from virtscope.sandbox.definition import Definition, Mount
+from virtscope.sandbox.definition import Definition, Mount, Network
 
 MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC = 1, 2, 4, 8
 DEVICES = ("null", "zero", "full", "random", "urandom", "tty")
@@ -73,6 +73,10 @@ def check(definition: Definition) -> None:
     for file in definition.includes:
         if not os.path.isfile(file.source):
             raise UsageError(f"{file.source}: not a file on the host (to be included as {file.target})")
+    if definition.network != Network() or definition.limits.net_rate:
+        from virtscope.sandbox import network
+
+        network.check(definition)
     for disk in definition.disks:
         if not os.path.exists(disk.path):
             raise UsageError(f"{disk.path}: no such disk image")

@@ -28,7 +28,11 @@ KEPT = 6
 
 
 def resume(
-    definition: Definition, form: qemu.Shape, boot: initramfs.BootFiles, launch: Sequence[str] = ()
+    definition: Definition,
+    form: qemu.Shape,
+    boot: initramfs.BootFiles,
+    launch: Sequence[str] = (),
+    taps: Sequence[int] = (),
 ) -> Session | None:
     """Returns a session with a machine resumed from the snapshot of its shape, made now if there is none.
 
@@ -41,12 +45,12 @@ def resume(
         return None
     if not state.exists():
         with cache.locked(name):
-            if not state.exists() and not _create(definition, form, boot, memory, state):
+            if not state.exists() and not _create(definition, form, boot, memory, state, taps):
                 failed.write_bytes(b"")
                 return None
     try:
         os.utime(state)
-        return _start(definition, form, boot, memory, state, launch)
+        return _start(definition, form, boot, memory, state, launch, taps)
     except (SandboxError, FileNotFoundError):
         # Not worth a failure: boot instead, and let the next start make a new one.
         state.unlink(missing_ok=True)
@@ -62,7 +66,12 @@ def _key(definition: Definition, form: qemu.Shape, boot: initramfs.BootFiles) ->
 
 
 def _create(
-    definition: Definition, form: qemu.Shape, boot: initramfs.BootFiles, memory: Path, state: Path
+    definition: Definition,
+    form: qemu.Shape,
+    boot: initramfs.BootFiles,
+    memory: Path,
+    state: Path,
+    taps: Sequence[int],
 ) -> bool:
     """Boot a machine and save it; whether that worked."""
     temporary = memory.with_name(f".{memory.name}.{os.getpid()}")
@@ -72,7 +81,9 @@ def _create(
     try:
         with open(os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600), "wb") as stream:
             stream.truncate(form.memory)
-            session = qemu.boot_machine(definition, form, boot, monitor=theirs, memory=stream.fileno())
+            session = qemu.boot_machine(
+                definition, form, boot, monitor=theirs, memory=stream.fileno(), taps=taps
+            )
         theirs.close()
         monitor = Monitor(ours)
         monitor.capability("x-ignore-shared")
@@ -117,6 +128,7 @@ def _start(
     memory: Path,
     state: Path,
     launch: Sequence[str],
+    taps: Sequence[int],
 ) -> Session:
     ours, theirs = socket.socketpair()
     control, monitor_end = socket.socketpair()
@@ -133,9 +145,10 @@ def _start(
             archive=f"/proc/self/fd/{archive}",
             monitor=monitor_end.fileno(),
             memory_file=f"/proc/self/fd/{ram}",
+            tap=taps[0] if taps else 4,
         )
         argv += ["-incoming", "defer"]
-        keep = [theirs.fileno(), monitor_end.fileno(), *descriptors, ram]
+        keep = [theirs.fileno(), monitor_end.fileno(), *descriptors, ram, *taps]
         options = [*launch, *qemu.confinement(definition)]
         machine = process.Group(process.HostProcess("QEMU", argv, keep=keep, launch=options))
         theirs.close()

@@ -46,7 +46,7 @@ def wide_registers() -> bool:
 
 
 def command_line(
-    definition: Definition, *, channel: int = 3, ring: int = 4, init: str | None = None
+    definition: Definition, *, channel: int = 3, ring: int = 4, init: str | None = None, tap: int = 5
 ) -> list[str]:
     """The kernel's command line; it is a host program, so these are its arguments."""
     memory = definition.limits.memory or DEFAULT_MEMORY
@@ -78,20 +78,24 @@ def command_line(
             raise UsageError(f"{disk.path}: User Mode Linux reads raw images only, not {disk.format}")
         flags = "r" if disk.read_only else ""
         args.append(f"ubd{number}{flags}={os.path.realpath(disk.path)}")
+    if definition.network.kind == "user":
+        from virtscope.sandbox import network
+
+        args.append(f"vec0:transport=fd,fd={tap},vec=0,mac={network.USER_MAC}")
     if definition.append:
         args += definition.append.split()
     return [*args, f"init={init or compiler.guest_init()}", "--", "uml", "/dev/tty1", "/dev/mmapper"]
 
 
-def start(definition: Definition, launch: Sequence[str] = ()) -> tuple[Session, plan.Base]:
+def start(
+    definition: Definition, launch: Sequence[str] = (), taps: Sequence[int] = ()
+) -> tuple[Session, plan.Base]:
     """Boot the kernel and return its session, init waiting to be told what to set up.
 
     Raises:
         SandboxError: it did not start.
         UsageError: it was asked for something this back end does not do.
     """
-    if definition.network.kind not in ("none",):
-        raise UsageError("the uml: back end has no network; use qemu: or namespaces:")
     if definition.limits.cpus != 1:
         raise UsageError("the uml: back end has one processor")
     if definition.display is not None:
@@ -114,11 +118,13 @@ def start(definition: Definition, launch: Sequence[str] = ()) -> tuple[Session, 
         options.append(f"show={library}")
     try:
         os.truncate(ring, wire.RING)
-        argv = command_line(definition, channel=theirs.fileno(), ring=ring, init=init)
+        argv = command_line(
+            definition, channel=theirs.fileno(), ring=ring, init=init, tap=taps[0] if taps else 5
+        )
         machine = process.HostProcess(
             "User Mode Linux",
             argv,
-            keep=[theirs.fileno(), ring],
+            keep=[theirs.fileno(), ring, *taps],
             launch=options,
             guarded=True,
             environment=environment,
@@ -143,9 +149,11 @@ def start(definition: Definition, launch: Sequence[str] = ()) -> tuple[Session, 
 def base(definition: Definition) -> plan.Base:
     """How its guest finds the host's root, its modules and its disks."""
     modules: tuple[str, ...] = ()
-    if plan.needs_overlay(definition):
+    wanted = ["overlay"] if plan.needs_overlay(definition) else []
+    wanted += ["ipv6"] if definition.network.kind == "user" else []
+    if wanted:
         for folder in sorted(Path("/usr/lib/uml/modules").glob("*/modules.dep")):
             kernel = kernels.Kernel(folder.parent.name, Path(binary()), folder.parent)
-            modules += tuple(str(file) for file in kernels.module_files(kernel, ["overlay"]))
+            modules += tuple(str(file) for file in kernels.module_files(kernel, wanted))
     serials = tuple(disk.serial for disk in qemu.disks(definition))
     return plan.Base(machine=True, transport="bind", modules=modules, disks=serials)

@@ -4,8 +4,9 @@
  * wire.c    frames on the one channel to the host
  * setup.c   the setup operations the host sends: mounts, files, clock, hostname, modules
  * run.c     running commands: pipes or a pty, credit, signals, exit status
- * net.c     interfaces, static addresses, DHCP
- * launch.c  helpers that run on the host: die with the parent, namespaces, a connector for forwarded ports
+ * net.c     interfaces, addresses, routes, DHCP
+ * launch.c  helpers that run on the host: die with the parent, namespaces
+ * router.c  the host's side of a sandbox's network: a namespace between it and the host's connections
  *
  * It holds no policy: the host decides, in Python, and sends operations (see wire.py for the frames).
  */
@@ -73,9 +74,11 @@ void run_service(struct pollfd *fds, int count);
 int run_pending(void);         /* something can be done without waiting */
 
 int net_apply(const struct record *r);
+int net_pair(const char *name, const char *peer, int peer_namespace);
 
 int launch_main(int argc, char **argv);
 int namespaces_enter(int argc, char **argv);
-int connect_main(int argc, char **argv);
+int own_network(void);
+int network_main(int argc, char **argv);
 
 #endif

@@ -2,8 +2,6 @@
 #include "init.h"
 #include <fcntl.h>
 #include <grp.h>
-#include <netdb.h>
-#include <poll.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
@@ -13,12 +11,9 @@
 #include <sys/personality.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
-#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
-#include <arpa/inet.h>
-#include <netinet/in.h>
 #include <unistd.h>
 
 static int fail(const char *what)
@@ -252,13 +247,35 @@ static int map_users(int everyone, uid_t uid, gid_t gid)
 	return 0;
 }
 
-/* namespaces FD PARENT NETWORK: returns in the first process of the new namespaces; the outer one waits and dies. */
+/* A user namespace in which we may do anything to a network namespace of our own. */
+int own_network(void)
+{
+	return map_users(0, getuid(), getgid()) || unshare(CLONE_NEWNET) ? -1 : 0;
+}
+
+/* Into a network namespace that router.c made: directly, or through the user namespace that owns it. */
+static int join_network(const char *fds)
+{
+	char *rest;
+	int network = strtol(fds, &rest, 10), owner = *rest ? atoi(rest + 1) : -1;
+	if (setns(network, CLONE_NEWNET) && (setns(owner, CLONE_NEWUSER) || setns(network, CLONE_NEWNET)))
+		return -1;
+	close(network);
+	close(owner);
+	return 0;
+}
+
+/* namespaces FD PARENT NETWORK (none, host, or descriptors of a namespace NET:USER): returns in the first process of the new namespaces; the outer one waits and dies. */
 int namespaces_enter(int argc, char **argv)
 {
 	uid_t uid = getuid();
 	gid_t gid = getgid();
 	if (argc != 2)
 		return fprintf(stderr, "namespaces: wrong arguments\n"), -1;
+	if (strchr(argv[1], ':') && join_network(argv[1])) {
+		fprintf(stderr, "network namespace: %s\n", strerror(errno));
+		return -1;
+	}
 	/* a change of credentials clears the death signal, so it comes second */
 	if (map_users(!geteuid(), uid, gid) || die_with(atoi(argv[0]))) {
 		fprintf(stderr, "user namespace: %s\n", strerror(errno));
@@ -284,39 +301,4 @@ int namespaces_enter(int argc, char **argv)
 		return -1;
 	setsid();
 	return 0;
-}
-
-static int pump(int from, int to)
-{
-	char block[16384];
-	ssize_t n = read(from, block, sizeof block);
-	for (ssize_t done = 0; n > 0 && done < n;) {
-		ssize_t w = write(to, block + done, n - done);
-		if (w <= 0)
-			return -1;
-		done += w;
-	}
-	return n;
-}
-
-int connect_main(int argc, char **argv)
-{
-	struct sockaddr_in to = { .sin_family = AF_INET };
-	if (argc != 2 || !inet_aton(argv[0], &to.sin_addr))
-		return 2;
-	to.sin_port = htons(atoi(argv[1]));
-	int s = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	if (s < 0 || connect(s, (struct sockaddr *)&to, sizeof to))
-		return 1;
-	struct pollfd p[2] = { { 0, POLLIN, 0 }, { s, POLLIN, 0 } };
-	for (;;) {
-		if (poll(p, 2, -1) < 0)
-			return 1;
-		if (p[0].revents && pump(0, s) <= 0) {
-			shutdown(s, SHUT_WR);
-			p[0].fd = -1;
-		}
-		if (p[1].revents && pump(s, 1) <= 0)
-			return 0;
-	}
 }

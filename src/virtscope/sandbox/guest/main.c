@@ -6,7 +6,7 @@
  *   init container FD        first process of a container somebody else made (libvirt LXC)
  *   init namespaces FD ...   make the namespaces, then be the first process in them
  *   init launch ... -- CMD   on the host: die with the parent, limits, identity, then run CMD
- *   init connect HOST PORT   on the host: standard input and output to a TCP connection
+ *   init network FD ...      on the host: a network between a sandbox and the host's connections
  */
 #include "init.h"
 #include <fcntl.h>
@@ -232,8 +232,8 @@ int main(int argc, char **argv)
 	signal(SIGPIPE, SIG_IGN);
 	if (!strcmp(mode, "launch"))
 		return launch_main(argc - 2, argv + 2);
-	if (!strcmp(mode, "connect"))
-		return connect_main(argc - 2, argv + 2);
+	if (!strcmp(mode, "network"))
+		return network_main(argc - 2, argv + 2);
 	umask(0);
 	if (!strcmp(mode, "vm")) {
 		machine(argc > 2 ? argv[2] : "/dev/vport0p1");

@@ -1,10 +1,12 @@
-/* Interfaces: up, a static address, DHCP (RFC 2131, one lease, no renewal: a sandbox is short). */
+/* Interfaces: up, addresses and routes of both families, pairs, DHCP (RFC 2131, one lease, no renewal: a sandbox is short). */
 #include "init.h"
 #include <arpa/inet.h>
+#include <linux/if_addr.h>
 #include <linux/if_packet.h>
+#include <linux/rtnetlink.h>
+#include <linux/veth.h>
 #include <net/ethernet.h>
 #include <net/if.h>
-#include <net/route.h>
 #include <netinet/ip.h>
 #include <netinet/udp.h>
 #include <poll.h>
@@ -35,36 +37,124 @@ static int interface_up(const char *name)
 	return r;
 }
 
-static void set_address(struct sockaddr *a, in_addr_t value)
+/* A request to the kernel's routing tables (rtnetlink(7)): a header, a fixed part, attributes. */
+struct request { struct nlmsghdr head; unsigned char body[512]; };
+
+static void *add(struct request *q, const void *data, size_t size)
 {
-	struct sockaddr_in in = { .sin_family = AF_INET, .sin_addr.s_addr = value };
-	memcpy(a, &in, sizeof in);
+	unsigned char *at = (unsigned char *)q + NLMSG_ALIGN(q->head.nlmsg_len);
+	if (size)
+		memcpy(at, data, size);
+	q->head.nlmsg_len = NLMSG_ALIGN(q->head.nlmsg_len) + size;
+	return at;
 }
 
-static int set_route(const char *name, in_addr_t gateway)
+static struct rtattr *attribute(struct request *q, int type, const void *data, size_t size)
 {
-	struct rtentry route = { .rt_flags = RTF_UP | RTF_GATEWAY, .rt_dev = (char *)name };
-	int s = control();
-	set_address(&route.rt_dst, 0);
-	set_address(&route.rt_genmask, 0);
-	set_address(&route.rt_gateway, gateway);
-	int r = ioctl(s, SIOCADDRT, &route);
+	struct rtattr a = { RTA_LENGTH(size), type };
+	struct rtattr *at = add(q, &a, sizeof a);
+	add(q, data, size);
+	return at;
+}
+
+static void enclose(struct request *q, struct rtattr *outer)
+{
+	outer->rta_len = (unsigned char *)q + NLMSG_ALIGN(q->head.nlmsg_len) - (unsigned char *)outer;
+}
+
+static int ask(struct request *q)
+{
+	struct { struct nlmsghdr head; struct nlmsgerr error; unsigned char rest[1024]; } answer;
+	int s = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE);
+	if (s < 0)
+		return -1;
+	q->head.nlmsg_flags |= NLM_F_REQUEST | NLM_F_ACK;
+	ssize_t n = send(s, q, q->head.nlmsg_len, 0);
+	if (n > 0)
+		n = recv(s, &answer, sizeof answer, 0);
+	int kept = errno;
 	close(s);
-	return r;
+	if (n < (ssize_t)(sizeof answer.head + sizeof answer.error.error) || answer.head.nlmsg_type != NLMSG_ERROR)
+		return errno = n < 0 ? kept : EPROTO, -1;
+	return answer.error.error ? (errno = -answer.error.error, -1) : 0;
 }
 
-static int set_interface(const char *name, in_addr_t address, in_addr_t mask, in_addr_t gateway)
+/* An address as text into its bytes; its family, and the size in *size; 0 for what is not one. */
+static int parse(const char *text, unsigned char *bytes, size_t *size)
 {
-	struct ifreq q = { 0 };
+	int family = strchr(text, ':') ? AF_INET6 : AF_INET;
+	*size = family == AF_INET ? 4 : 16;
+	return inet_pton(family, text, bytes) == 1 ? family : (errno = EINVAL, 0);
+}
+
+static int set_address(const char *name, const char *text, int prefix)
+{
+	unsigned char bytes[16];
+	size_t size;
+	int family = parse(text, bytes, &size);
+	struct request q = { { NLMSG_LENGTH(0), RTM_NEWADDR, NLM_F_CREATE | NLM_F_REPLACE } };
+	/* nobody else is on this link who could have the address */
+	struct ifaddrmsg m = { family, prefix, family == AF_INET6 ? IFA_F_NODAD : 0, 0, if_nametoindex(name) };
+	if (!family || !m.ifa_index)
+		return -1;
+	add(&q, &m, sizeof m);
+	attribute(&q, IFA_LOCAL, bytes, size);
+	attribute(&q, IFA_ADDRESS, bytes, size);
+	return ask(&q);
+}
+
+/* A route through an interface, to a gateway or straight; without an interface, one that says: unreachable. */
+static int set_route(const char *destination, int prefix, const char *name, const char *gateway)
+{
+	unsigned char bytes[16];
+	size_t size;
+	int family = parse(destination, bytes, &size), index = *name ? (int)if_nametoindex(name) : 0;
+	struct request q = { { NLMSG_LENGTH(0), RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE } };
+	struct rtmsg m = { .rtm_family = family, .rtm_dst_len = prefix, .rtm_table = RT_TABLE_MAIN,
+			   .rtm_protocol = RTPROT_BOOT, .rtm_type = *name ? RTN_UNICAST : RTN_UNREACHABLE,
+			   .rtm_scope = *name && !*gateway ? RT_SCOPE_LINK : RT_SCOPE_UNIVERSE,
+			   .rtm_flags = *gateway ? RTNH_F_ONLINK : 0 };
+	if (!family || (*name && !index))
+		return -1;
+	add(&q, &m, sizeof m);
+	if (prefix)
+		attribute(&q, RTA_DST, bytes, size);
+	if (index)
+		attribute(&q, RTA_OIF, &index, sizeof index);
+	if (*gateway && parse(gateway, bytes, &size) != family)
+		return errno = EINVAL, -1;
+	if (*gateway)
+		attribute(&q, RTA_GATEWAY, bytes, size);
+	return ask(&q);
+}
+
+int net_pair(const char *name, const char *peer, int peer_namespace)
+{
+	struct request q = { { NLMSG_LENGTH(0), RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL } };
+	struct ifinfomsg m = { 0 };
+	add(&q, &m, sizeof m);
+	attribute(&q, IFLA_IFNAME, name, strlen(name) + 1);
+	struct rtattr *info = attribute(&q, IFLA_LINKINFO, NULL, 0);
+	attribute(&q, IFLA_INFO_KIND, "veth", 5);
+	struct rtattr *data = attribute(&q, IFLA_INFO_DATA, NULL, 0);
+	struct rtattr *other = attribute(&q, VETH_INFO_PEER, NULL, 0);
+	add(&q, &m, sizeof m);
+	attribute(&q, IFLA_IFNAME, peer, strlen(peer) + 1);
+	attribute(&q, IFLA_NET_NS_FD, &peer_namespace, sizeof peer_namespace);
+	enclose(&q, other);
+	enclose(&q, data);
+	enclose(&q, info);
+	return ask(&q);
+}
+
+static int set_mtu(const char *name, int mtu)
+{
+	struct ifreq q = { .ifr_mtu = mtu };
 	int s = control(), r;
 	snprintf(q.ifr_name, IFNAMSIZ, "%s", name);
-	set_address(&q.ifr_addr, address);
-	r = ioctl(s, SIOCSIFADDR, &q);
-	set_address(&q.ifr_addr, mask);
-	if (!r)
-		r = ioctl(s, SIOCSIFNETMASK, &q);
+	r = ioctl(s, SIOCSIFMTU, &q);
 	close(s);
-	return r || interface_up(name) || (gateway && set_route(name, gateway)) ? -1 : 0;
+	return r;
 }
 
 struct lease { in_addr_t address, mask, gateway, server, dns[3]; int dns_count; char domain[128]; };
@@ -177,6 +267,16 @@ static int write_resolver(const char *path, const struct lease *l)
 	return write_whole(path, text, n, O_CREAT | O_TRUNC, 0644);
 }
 
+static int take_lease(const char *name, const struct lease *l)
+{
+	char address[INET_ADDRSTRLEN], gateway[INET_ADDRSTRLEN];
+	inet_ntop(AF_INET, &l->address, address, sizeof address);
+	inet_ntop(AF_INET, &l->gateway, gateway, sizeof gateway);
+	if (set_address(name, address, l->mask ? __builtin_popcount(l->mask) : 24))
+		return -1;
+	return l->gateway ? set_route("0.0.0.0", 0, name, gateway) : 0;
+}
+
 static int dhcp(const char *name, const char *resolver, int milliseconds)
 {
 	struct ifreq q = { 0 };
@@ -223,7 +323,7 @@ static int dhcp(const char *name, const char *resolver, int milliseconds)
 			pause = 0;
 		} else if (kind == 5 && state == 3) {
 			close(s);
-			if (set_interface(name, heard.address, heard.mask ? heard.mask : htonl(0xffffff00), heard.gateway))
+			if (take_lease(name, &heard))
 				return -1;
 			return heard.dns_count && *resolver ? write_resolver(resolver, &heard) : 0;
 		} else if (kind == 6) {
@@ -242,8 +342,12 @@ int net_apply(const struct record *r)
 	const char *const *a = r->args, *op = *a[0] == '?' ? a[0] + 1 : a[0];
 	if (IS("up", 1))
 		return interface_up(a[1]);
-	if (IS("address", 4))
-		return set_interface(a[1], inet_addr(a[2]), inet_addr(a[3]), *a[4] ? inet_addr(a[4]) : 0);
+	if (IS("address", 3))
+		return set_address(a[1], a[2], atoi(a[3]));
+	if (IS("route", 4))
+		return set_route(a[1], atoi(a[2]), a[3], a[4]);
+	if (IS("mtu", 2))
+		return set_mtu(a[1], atoi(a[2]));
 	if (IS("dhcp", 3))
 		return dhcp(a[1], a[2], atoi(a[3]));
 	return errno = ENOSYS, -1;

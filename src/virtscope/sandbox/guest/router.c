@@ -1,0 +1,192 @@
+/* A network of a sandbox's own, on the host's side: a network namespace that stands between the sandbox and a
+ * program (pasta) that makes its connections with the host's sockets. The sandbox is on the other side of a tap
+ * device or of a pair of interfaces, so it has no power over what is set up here. */
+#include "init.h"
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/capability.h>
+#include <linux/if_tun.h>
+#include <net/if.h>
+#include <poll.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+static int outer = -1, inner = -1;  /* the two network namespaces */
+static int handed = -1;             /* the sandbox's end, for our parent */
+
+static int own_namespace(void)
+{
+	return open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC);
+}
+
+/* A tap device that stays when nobody has it open; its open file, or -1. */
+static int make_tap(const char *name, int headers)
+{
+	struct ifreq q = { .ifr_flags = IFF_TAP | IFF_NO_PI | (headers ? IFF_VNET_HDR : 0) };
+	int fd = open("/dev/net/tun", O_RDWR | O_CLOEXEC | O_NONBLOCK);
+	if (fd < 0)
+		return -1;
+	snprintf(q.ifr_name, IFNAMSIZ, "%s", name);
+	return ioctl(fd, TUNSETIFF, &q) ? -1 : fd;
+}
+
+/* A second network namespace, for the sandbox, and a pair of interfaces that joins the two. */
+static int make_inside(const char *name, const char *peer)
+{
+	if (unshare(CLONE_NEWNET))
+		return -1;
+	inner = handed = own_namespace();
+	return setns(outer, CLONE_NEWNET) || net_pair(name, peer, inner) ? -1 : 0;
+}
+
+/* Executing a program takes the powers of a user who is not root away, unless he says that they are to stay. */
+static int keep_network_power(void)
+{
+	struct __user_cap_header_struct h = { _LINUX_CAPABILITY_VERSION_3, 0 };
+	struct __user_cap_data_struct d[2];
+	if (syscall(SYS_capget, &h, d))
+		return -1;
+	d[0].inheritable |= 1u << CAP_NET_ADMIN;
+	return syscall(SYS_capset, &h, d) || prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, CAP_NET_ADMIN, 0, 0) ? -1 : 0;
+}
+
+static int run_tool(char **argv)
+{
+	int status;
+	pid_t child = fork();
+	if (!child) {
+		if (keep_network_power())
+			_exit(126);
+		execvp(argv[0], argv);
+		_exit(127);
+	}
+	if (child < 0 || waitpid(child, &status, 0) < 0)
+		return -1;
+	return status ? (errno = WIFEXITED(status) && WEXITSTATUS(status) == 127 ? ENOENT : EINVAL, -1) : 0;
+}
+
+static int tell(int to, const char *word)
+{
+	char room[CMSG_SPACE(2 * sizeof(int))] = { 0 };
+	struct iovec data = { (void *)word, strlen(word) };
+	struct msghdr m = { .msg_iov = &data, .msg_iovlen = 1 };
+	int fds[2] = { handed, -1 }, count = handed < 0 ? 0 : 1;
+	if (inner >= 0 && handed >= 0)
+		fds[count++] = open("/proc/self/ns/user", O_RDONLY | O_CLOEXEC);
+	if (count) {
+		m.msg_control = room;
+		m.msg_controllen = CMSG_SPACE(count * sizeof *fds);
+		struct cmsghdr *c = CMSG_FIRSTHDR(&m);
+		c->cmsg_level = SOL_SOCKET;
+		c->cmsg_type = SCM_RIGHTS;
+		c->cmsg_len = CMSG_LEN(count * sizeof *fds);
+		memcpy(CMSG_DATA(c), fds, count * sizeof *fds);
+	}
+	ssize_t n = sendmsg(to, &m, MSG_NOSIGNAL);
+	for (int i = 0; i < count; i++)
+		if (fds[i] != inner)
+			close(fds[i]);
+	handed = -1;
+	return n < 0 ? -1 : 0;
+}
+
+/* Wait until the connector has made its interface. */
+static int await(const char *name, pid_t connector)
+{
+	for (int waited = 0; !if_nametoindex(name); waited++) {
+		if (waitpid(connector, NULL, WNOHANG) || waited > 10000)
+			return errno = ENOLINK, -1;
+		poll(NULL, 0, 1);
+	}
+	return 0;
+}
+
+#define IS(name, n) (!strcmp(a[0], name) && count == (n) + 1)
+
+static int step(char **a, int count, int control, pid_t connector, int go)
+{
+	struct record r = { count, (const char **)a, NULL };
+	if (IS("tap", 2)) {
+		handed = make_tap(a[1], atoi(a[2]));
+		return handed < 0 ? -1 : 0;
+	}
+	if (IS("inside", 2))
+		return make_inside(a[1], a[2]);
+	if (IS("enter", 0))
+		return setns(inner, CLONE_NEWNET);
+	if (IS("leave", 0))
+		return setns(outer, CLONE_NEWNET);
+	if (IS("connect", 0))
+		return write(go, &outer, sizeof outer) == sizeof outer ? 0 : -1;
+	if (IS("tell", 1))
+		return tell(control, a[1]);
+	if (IS("set", 2))
+		return write_whole(a[1], a[2], strlen(a[2]), 0, 0);
+	if (count > 1 && !strcmp(a[0], "run"))
+		return run_tool(a + 1);
+	if (IS("await", 1))
+		return await(a[1], connector);
+	return net_apply(&r);
+}
+
+/* network FD OPERATION [ARG...] [, OPERATION...]... -- CONNECTOR [ARG...]: set up, tell through FD, stay until FD ends. */
+int network_main(int argc, char **argv)
+{
+	int go[2], control = argc ? atoi(argv[0]) : -1, last = 1;
+	char byte;
+	while (last < argc && strcmp(argv[last], "--"))
+		last++;
+	if (last + 1 >= argc || argc - last > 100 || pipe2(go, O_CLOEXEC))
+		return 125;
+	fcntl(control, F_SETFD, FD_CLOEXEC);
+	pid_t holder = getpid(), connector = fork();
+	if (!connector) {
+		char *args[110], net[40], user[40];
+		int n = 0;
+		close(go[1]);
+		if (prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0) || getppid() != holder ||
+		    read(go[0], &outer, sizeof outer) != sizeof outer)
+			_exit(125);
+		for (int i = last + 1; i < argc; i++)
+			args[n++] = argv[i];
+		/* not its ns/net: it is in either namespace in turn */
+		snprintf(net, sizeof net, "/proc/%d/fd/%d", (int)holder, outer);
+		snprintf(user, sizeof user, "/proc/%d/ns/user", (int)holder);
+		args[n++] = "--netns", args[n++] = net, args[n++] = "--userns", args[n++] = user, args[n] = NULL;
+		signal(SIGPIPE, SIG_DFL);  /* pasta takes one that is ignored for a failure */
+		execvp(args[0], args);
+		fprintf(stderr, "%s: %s\n", args[0], strerror(errno));
+		_exit(127);
+	}
+	close(go[0]);
+	if (connector < 0 || own_network() || (outer = own_namespace()) < 0) {
+		fprintf(stderr, "user and network namespace: %s\n", strerror(errno));
+		return 125;
+	}
+	for (int i = 1, end; i < last; i = end + 1) {
+		for (end = i; end < last && strcmp(argv[end], ","); end++)
+			;
+		char *mark = argv[end];
+		argv[end] = NULL;
+		if (step(argv + i, end - i, control, connector, go[1])) {
+			fprintf(stderr, "%s%s%s: %s\n", argv[i], end > i + 1 ? " " : "", end > i + 1 ? argv[i + 1] : "",
+				strerror(errno));
+			return 125;
+		}
+		argv[end] = mark;
+	}
+	while (read(control, &byte, 1) > 0)
+		;
+	kill(connector, SIGKILL);
+	waitpid(connector, NULL, 0);
+	return 0;
+}

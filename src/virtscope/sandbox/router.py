@@ -1,0 +1,261 @@
+"""The host's side of `--network user`: a network namespace of the sandbox's own, in a user namespace of its
+own, between the sandbox and the host's connections.
+
+On one side of it is the sandbox: a tap device that QEMU or User Mode Linux has open, or a pair of
+interfaces into the network namespace of a container. On the other is pasta, which makes every connection with
+an ordinary socket of the host. What may pass is decided in between, by the kernel's own packet filter, rates
+are limited by its queues: out of the sandbox's reach, and gone with the process that holds the namespace. No
+privilege is needed. Entry point: `start`.
+"""
+
+from __future__ import annotations
+
+import array
+import contextlib
+import os
+import select
+import shutil
+import socket
+import time
+from collections.abc import Iterator, Sequence
+
+from virtscope.errors import MissingDependency, SandboxError
+from virtscope.sandbox import network, process
+from virtscope.sandbox.definition import Definition, Forward
+from virtscope.sandbox.network import ADDRESS, ADDRESS6, GATEWAY, GATEWAY6, PREFIX, PREFIX6
+
+INSIDE, UPLINK = "inside", "uplink"
+# pasta's end of the uplink; it answers for every address, so that these two only have to be on no other link.
+BEYOND, BEYOND6 = "192.0.0.9", "fd76:6972:7473:1::1"
+NOBODY = 65534
+# Addresses of IPv6 that mean the host itself, or the host's IPv4: ::, ::1, ::a.b.c.d, ::ffff:a.b.c.d.
+EMBEDDED6, EMBEDDED6_PREFIX = "::", 80
+# The longest a packet may wait to be sent when there is a rate, and what may pass at once.
+QUEUE_SECONDS, BURST = 2, 1 << 17
+PATIENCE = 20.0
+
+Step = tuple[str, ...]
+
+
+class Router:
+    """A router that is running. It ends with `close`, or when this process ends.
+
+    Args:
+        holder: the process that holds its namespace.
+        control: the socket to it.
+    """
+
+    def __init__(self, holder: process.HostProcess, control: socket.socket) -> None:
+        self._holder = holder
+        self._control = control
+        self._deadline = time.monotonic() + PATIENCE
+        self.descriptors = self._hear("link")
+        """The tap device; or the sandbox's network namespace and the user namespace that owns it."""
+
+    @property
+    def pid(self) -> int:
+        """Of a process in the sandbox's network namespace, where the sandbox shares the host's kernel."""
+        return self._holder.pid
+
+    def _hear(self, word: str) -> tuple[int, ...]:
+        poll = select.poll()
+        poll.register(self._control, select.POLLIN)
+        if not poll.poll(max(0.0, self._deadline - time.monotonic()) * 1000):
+            raise SandboxError("the sandbox's network was not ready in time")
+        message, beside, _, _ = self._control.recvmsg(16, socket.CMSG_SPACE(8), socket.MSG_CMSG_CLOEXEC)
+        if message.decode("ascii", "replace") != word:
+            self._holder.wait(1.0)
+            raise SandboxError(f"the sandbox's network could not be made: {self._holder.complaints()}")
+        numbers = array.array("i")
+        for _, _, data in beside:
+            numbers.frombytes(data[: len(data) - len(data) % numbers.itemsize])
+        return tuple(numbers)
+
+    def wait_ready(self) -> None:
+        """Wait until the way to the host's connections is open and the filter is in place.
+
+        Raises:
+            SandboxError: it could not be made, and why.
+        """
+        self._hear("ready")
+
+    def close(self) -> None:
+        """End it, and the connections through it."""
+        for descriptor in getattr(self, "descriptors", ()):
+            with contextlib.suppress(OSError):
+                os.close(descriptor)
+        self.descriptors = ()
+        self._control.close()
+        self._holder.kill()
+
+
+def start(definition: Definition) -> Router:
+    """Make the router of a sandbox; its end for the sandbox is there at once, the rest is made meanwhile.
+
+    Raises:
+        MissingDependency: a program that it needs is not installed.
+        SandboxError: the host does not let this user make it.
+    """
+    who = definition.who()
+    launch = []
+    if os.geteuid() == 0:
+        uid, gid = (who.uid, who.gid) if who.uid else (NOBODY, NOBODY)
+        launch = [f"user={uid}:{gid}"]
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    try:
+        argv = command_line(definition, theirs.fileno())
+        holder = process.HostProcess("the network", argv, keep=[theirs.fileno()], launch=launch)
+    except BaseException:
+        ours.close()
+        raise
+    finally:
+        theirs.close()
+    try:
+        return Router(holder, ours)
+    except BaseException:
+        ours.close()
+        holder.kill()
+        raise
+
+
+def command_line(definition: Definition, control: int = 3) -> list[str]:
+    """The arguments of the process that holds the namespace: what it does, in order, and pasta's.
+
+    Raises:
+        MissingDependency: a program that it needs is not installed.
+    """
+    words = [word for one in steps(definition) for word in (*one, ",")]
+    return [process.SELF, "network", str(control), *words[:-1], "--", *_pasta(definition)]
+
+
+def steps(definition: Definition) -> Iterator[Step]:
+    """Yields what is done in the namespace, in order (guest/router.c)."""
+    way, mtu = network.outside(), str(network.frame_size(definition))
+    contained = network.configured_outside(definition)
+    if contained:
+        yield (INSIDE, INSIDE, "eth0")
+    else:
+        # QEMU hands on packets that are yet to be cut up and summed; User Mode Linux wants plain ones.
+        yield ("tap", INSIDE, "1" if definition.backend == "qemu:" else "0")
+        yield ("tell", "link")
+    yield ("connect",)
+    yield ("up", "lo")
+    yield ("set", "/proc/sys/net/ipv4/ip_forward", "1")
+    if way.ipv6:
+        yield ("set", "/proc/sys/net/ipv6/conf/default/accept_dad", "0")
+        yield ("set", "/proc/sys/net/ipv6/conf/all/forwarding", "1")
+        yield ("route", EMBEDDED6, str(EMBEDDED6_PREFIX), "", "")
+    if any(not forward.address.startswith("::") for forward in definition.network.publish):
+        # what comes from the host's loopback arrives on this one's
+        yield ("set", "/proc/sys/net/ipv4/conf/all/route_localnet", "1")
+    yield ("up", INSIDE)
+    yield ("mtu", INSIDE, mtu)
+    if way.ipv4:
+        yield ("address", INSIDE, GATEWAY, str(PREFIX))
+    if way.ipv6:
+        yield ("address", INSIDE, GATEWAY6, str(PREFIX6))
+    if contained:
+        yield ("enter",)
+        yield ("up", "lo")
+        for operation in network.addresses("eth0", int(mtu)):
+            yield (operation[0].lstrip("?"), *operation[1:])
+        yield ("leave",)
+        yield ("tell", "link")
+    rules = filter_rules(definition)
+    if tool := _tool("nft", needed=bool(definition.network.allow or definition.network.publish)):
+        yield ("run", tool, rules)
+    yield ("await", UPLINK)
+    yield ("up", UPLINK)
+    if way.ipv4:
+        yield ("route", "0.0.0.0", "0", UPLINK, BEYOND)
+    if way.ipv6:
+        yield ("route", "::", "0", UPLINK, BEYOND6)
+    if definition.limits.net_rate:
+        yield from _rate(definition.limits.net_rate)
+    if contained:
+        yield ("enter",)
+    yield ("tell", "ready")
+
+
+def _tool(name: str, *, needed: bool) -> str | None:
+    found = shutil.which(name, path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin")
+    if found is None and needed:
+        package = {"nft": "nftables", "tc": "iproute2", "pasta": "passt"}[name]
+        raise MissingDependency(f"{name} is not installed (Debian's package is {package})")
+    return found
+
+
+def _pasta(definition: Definition) -> list[str]:
+    way = network.outside()
+    tool = _tool("pasta", needed=True)
+    argv = [str(tool), "--foreground", "--quiet", "--stderr", "--ns-ifname", UPLINK]
+    argv += ["--mtu", str(network.LARGEST_FRAME), "--no-map-gw", "--no-dhcp", "--no-dhcpv6", "--no-ra"]
+    argv += ["--tcp-ns", "none", "--udp-ns", "none"]
+    if way.interface:
+        argv += ["--interface", way.interface]
+    if way.ipv4:
+        argv += ["--address", ADDRESS, "--netmask", str(PREFIX), "--gateway", BEYOND]
+    else:
+        argv += ["--ipv6-only"]
+    if way.ipv6:
+        argv += ["--address", ADDRESS6, "--gateway", BEYOND6]
+    else:
+        argv += ["--ipv4-only"]
+    if not network.resolvers() and not definition.network.allow:
+        argv += ["--dns-forward", network.RESOLVER]
+    for option, protocol in (("--tcp-ports", "tcp"), ("--udp-ports", "udp")):
+        specs = [_spec(one) for one in definition.network.publish if one.protocol == protocol]
+        for spec in specs or ["none"]:
+            argv += [option, spec]
+    return argv
+
+
+def _spec(forward: Forward) -> str:
+    return f"{forward.address}/{forward.port}:{forward.inside}"
+
+
+def filter_rules(definition: Definition) -> str:
+    """The packet filter, in nft's language."""
+    wanted = definition.network
+    # Some versions of pasta refuse a connection with a packet that nobody believes: without ACK.
+    chains = [
+        "chain mend { type filter hook prerouting priority -300",
+        f'iifname "{UPLINK}" tcp flags & (fin|syn|rst|ack) == rst tcp flags set rst|ack',
+        "}",
+    ]
+    if wanted.allow:
+        chains += ["chain pass { type filter hook forward priority 0; policy drop"]
+        chains += ["ct state established,related accept"]
+        chains += [
+            f'iifname "{UPLINK}" {one.protocol} dport {one.inside} ct state new accept'
+            for one in wanted.publish
+        ]
+        for one in network.allowed(wanted):
+            family = "ip6" if ":" in one.address else "ip"
+            match = f"{family} daddr {one.address} {one.protocol} dport {one.port}"
+            chains += [f'iifname "{INSIDE}" {match} accept']
+        chains += [f'iifname "{INSIDE}" meta l4proto tcp reject with tcp reset', f'iifname "{INSIDE}" reject']
+        chains += ["}"]
+    rules = "\n".join(["table inet sandbox {", *chains, "}"])
+    return rules + _translation(wanted.publish)
+
+
+def _translation(publish: Sequence[Forward]) -> str:
+    """What arrives on this namespace's loopback goes on to the sandbox."""
+    if not publish:
+        return ""
+    lines = ["", "table ip publish {", "chain on { type nat hook output priority -100"]
+    for one in publish:
+        lines.append(f"ip daddr 127.0.0.1 {one.protocol} dport {one.inside} dnat to {ADDRESS}")
+    lines += ["}", "chain back { type nat hook postrouting priority 100"]
+    lines += [f'oifname "{INSIDE}" ip saddr 127.0.0.0/8 snat to {GATEWAY}', "}", "}"]
+    return "\n".join(lines)
+
+
+def _rate(rate: int) -> Iterator[Step]:
+    """Both directions, each where it leaves the namespace."""
+    tool = _tool("tc", needed=True)
+    limit = str(max(rate * QUEUE_SECONDS, 2 * BURST))
+    for name in (INSIDE, UPLINK):
+        queue = ("tbf", "rate", f"{rate * 8}bit", "burst", str(BURST), "limit", limit)
+        yield ("run", str(tool), "qdisc", "add", "dev", name, "root", *queue)
