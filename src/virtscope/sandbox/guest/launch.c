@@ -142,9 +142,41 @@ static int own_processes(pid_t parent)
 	return first;
 }
 
+/* Numbers like "0-1,3" as a bit mask; the host checked them, so what is beyond the mask cannot be. */
+static int read_list(const char *text, unsigned long *mask, int most)
+{
+	const int each = 8 * sizeof *mask;
+	while (*text) {
+		char *rest;
+		long first = strtol(text, &rest, 10), last = first;
+		if (rest == text)
+			return errno = EINVAL, -1;
+		if (*rest == '-')
+			last = strtol(rest + 1, &rest, 10);
+		if (first < 0 || last < first || last >= most || (*rest && *rest != ','))
+			return errno = EINVAL, -1;
+		for (; first <= last; first++)
+			mask[first / each] |= 1ul << first % each;
+		text = *rest ? rest + 1 : rest;
+	}
+	return 0;
+}
+
+/* On these processors, or with memory of these nodes, and no other: what a user without control groups can do. */
+static int stay_on(const char *list, int nodes)
+{
+	unsigned long mask[64] = { 0 };
+	const int bind = 2;
+	if (read_list(list, mask, 8 * sizeof mask))
+		return -1;
+	if (nodes)
+		return syscall(SYS_set_mempolicy, bind, mask, 8 * sizeof mask + 1);
+	return syscall(SYS_sched_setaffinity, 0, sizeof mask, mask);
+}
+
 /*
  * launch [parent=PID] [cgroup=PROCS-FILE]... [user=UID:GID[:GID...]] [confine=1] [hide=DIR]... [show=PATH]...
- * [writable=PATH]... [scratch=DIR] [processes=own] [layout=fixed] -- CMD ARG...
+ * [writable=PATH]... [scratch=DIR] [processes=own] [layout=fixed] [processors=LIST] [nodes=LIST] -- CMD ARG...
  */
 int launch_main(int argc, char **argv)
 {
@@ -162,6 +194,9 @@ int launch_main(int argc, char **argv)
 			parent = atoi(value);
 		} else if (!strcmp(argv[i], "cgroup")) {
 			if (write_whole(value, self, n, 0, 0))
+				return fail(value);
+		} else if (!strcmp(argv[i], "processors") || !strcmp(argv[i], "nodes")) {
+			if (stay_on(value, *argv[i] == 'n'))
 				return fail(value);
 		} else if (!strcmp(argv[i], "user")) {
 			user = value;
