@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
+import pwd
+import re
+import shutil
+import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -15,8 +21,8 @@ import pytest
 
 from lab.libvirt import Libvirt
 from tests.conftest import lab_needed
-from virtscope.errors import SandboxError, SandboxTimeout, UsageError
-from virtscope.sandbox import Sandbox, backends
+from virtscope.errors import AccessDenied, SandboxError, SandboxTimeout, UsageError
+from virtscope.sandbox import Sandbox, backends, cgroups, libvirt_backend, process
 from virtscope.sandbox.session import Session
 
 WORKING = {backend.name: backend for backend in backends.available()}
@@ -28,6 +34,7 @@ EVERY = (
     "namespaces:",
     "lxc:///system",
     pytest.param("qemu:///system", marks=pytest.mark.slow),
+    pytest.param("qemu:///session", marks=pytest.mark.slow),
 )
 
 
@@ -231,6 +238,9 @@ def test_mounts(sandbox: Sandbox, tmp_path: Path) -> None:
 
 
 def test_overlay_is_thrown_away(sandbox: Sandbox) -> None:
+    machine = "qemu" in sandbox.definition.backend or "uml" in sandbox.definition.backend
+    if os.geteuid() and machine:
+        sandbox = sandbox.with_user("root")  # in a machine of their own anybody may be
     with sandbox.with_overlay() as session:
         result = session.run(
             ["sh", "-c", "echo x > /etc/virtscope-x && rm /etc/passwd && cat /etc/virtscope-x"]
@@ -251,6 +261,8 @@ def test_another_user(sandbox: Sandbox) -> None:
     with sandbox.with_user("nobody") as session:
         assert session.run(["id", "-un"], timeout=30).stdout == b"nobody\n"
         assert session.run(["cat", "/etc/shadow"], timeout=30).status != 0
+        again = session.run(["sh", "-c", "cat /dev/stdin > /dev/stderr"], input=b"again", timeout=30)
+        assert (again.status, again.stderr) == (0, b"again")
 
 
 def test_environment_folder_and_host_name(sandbox: Sandbox) -> None:
@@ -263,6 +275,81 @@ def test_environment_folder_and_host_name(sandbox: Sandbox) -> None:
 def test_timeout_kills(sandbox: Sandbox) -> None:
     with sandbox as session, pytest.raises(SandboxTimeout):
         session.run(["sleep", "100"], timeout=0.5)
+
+
+def machine_processes(session: Session) -> list[int]:
+    """The host's processes that are this sandbox's machine; none for a container."""
+    machine = session.machine
+    if isinstance(machine, process.Group):
+        return [one.pid for one in machine.processes]
+    if isinstance(machine, process.HostProcess):
+        return [machine.pid, *_descendants(machine.pid)]
+    assert isinstance(machine, libvirt_backend.DomainMachine)
+    name = machine.name.encode()
+    lines = {int(path.parent.name): _command_line(path) for path in Path("/proc").glob("[0-9]*/cmdline")}
+    return [pid for pid, line in lines.items() if b"qemu-system" in line and b"guest=" + name in line]
+
+
+def _command_line(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""
+
+
+def allowed(pid: int, what: str) -> set[str]:
+    """What the kernel says of all threads of a process."""
+    texts = [path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/status")]
+    return {line.split()[1] for text in texts for line in text.splitlines() if line.startswith(what + ":")}
+
+
+def test_processors_and_nodes(sandbox: Sandbox) -> None:
+    last = str(max(os.sched_getaffinity(0)))
+    box = sandbox.with_limits(pin_cpus=last, numa_nodes="0")
+    with box as session:
+        inside = session.run(
+            [
+                "sh",
+                "-c",
+                "grep Cpus_allowed_list: /proc/self/status; cat /sys/devices/system/node/online || echo 0",
+            ],
+            timeout=60,
+        )
+        pids = machine_processes(session)
+        assert [allowed(pid, "Cpus_allowed_list") for pid in pids] == [{last}] * len(pids)
+        for pid in pids:
+            assert {line.split()[1] for line in Path(f"/proc/{pid}/numa_maps").read_text().splitlines()} <= {
+                "default",
+                "bind:0",
+                "prefer:0",
+            }
+    mask, nodes = inside.stdout.decode().split()[1:]
+    assert nodes == "0"
+    assert pids or mask == last
+
+
+@pytest.mark.parametrize("name", MACHINES)
+def test_processors_without_control_groups(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_files: object) -> None:
+        raise AccessDenied("no control groups for this user")
+
+    monkeypatch.setattr(cgroups, "_make", refuse)
+    last = str(max(os.sched_getaffinity(0)))
+    with usable(name).with_limits(pin_cpus=last, numa_nodes="0") as session:
+        for pid in machine_processes(session):
+            assert allowed(pid, "Cpus_allowed_list") == {last}
+            maps = Path(f"/proc/{pid}/numa_maps").read_text()
+            assert {line.split()[1] for line in maps.splitlines()} == {"bind:0"}
+    with pytest.raises(AccessDenied):
+        usable("namespaces:").with_limits(pin_cpus=last).start()
+
+
+@pytest.mark.parametrize("text", ["4095", "x", "0-", "1-0", "0,,0"])
+def test_processors_that_are_not_there(text: str) -> None:
+    with pytest.raises(UsageError, match=text):
+        Sandbox().with_limits(pin_cpus=text).start()
+    with pytest.raises(UsageError, match=text):
+        Sandbox().with_limits(numa_nodes=text).start()
 
 
 def test_what_is_not_there_is_said_before_the_start(sandbox: Sandbox) -> None:
@@ -434,3 +521,55 @@ def _runs(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
         return False
+
+
+@pytest.mark.slow
+def test_the_session_of_an_ordinary_user() -> None:
+    """All of the above once more, as a user who has nothing but his own libvirt."""
+    python = shutil.which("python3", path="/usr/bin:/usr/local/bin")
+    nobody = pwd.getpwnam("nobody")
+    if os.geteuid() or python is None or shutil.which("setpriv") is None:
+        pytest.skip("only root can become another user, with setpriv and a Python that others may run")
+    places = [str(Path(pytest.__file__).parents[1]), *sys.path]
+    with tempfile.TemporaryDirectory(prefix="vs-") as folder:
+        names = {
+            "XDG_RUNTIME_DIR": "run",
+            "XDG_CACHE_HOME": "cache",
+            "XDG_CONFIG_HOME": "config",
+            "HOME": "home",
+        }
+        places_of_his = {name: os.path.join(folder, place) for name, place in names.items()}
+        for place in (folder, *places_of_his.values()):
+            os.makedirs(place, mode=0o700, exist_ok=True)
+            os.chown(place, nobody.pw_uid, nobody.pw_gid)
+        variables = {
+            **places_of_his,
+            "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
+            "PYTHONPATH": ":".join(place for place in places if "site-packages" in place or "/src" in place),
+            "PYTHONDONTWRITEBYTECODE": "1",
+        }
+        become = ["setpriv", f"--reuid={nobody.pw_uid}", f"--regid={nobody.pw_gid}", "--clear-groups"]
+        command = [python, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-o", "addopts="]
+        chosen_tests = [
+            "-m",
+            "slow or not slow",
+            "-k",
+            "session and not ordinary",
+            f"--basetemp={folder}/pytest",
+        ]
+        try:
+            done = subprocess.run(
+                [*become, *command, *chosen_tests, __file__],
+                env=variables,
+                capture_output=True,
+                text=True,
+                cwd=Path(__file__).parents[2],
+                check=False,
+            )
+        finally:
+            with contextlib.suppress(OSError, ValueError):
+                os.kill(int(Path(folder, "run/libvirt/libvirtd.pid").read_text()), signal.SIGTERM)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1000:]
+    passed = re.search(r"(\d+) passed", done.stdout)
+    assert passed, done.stdout[-3000:]
+    assert int(passed[1]) > 20, done.stdout[-3000:]

@@ -23,13 +23,19 @@ PARENT = runtime.GROUP_PARENT
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """The control groups of one sandbox: one folder for version 2, one for each controller for version 1."""
+    """The control groups of one sandbox: one folder for version 2, one for each controller for version 1.
+
+    Args:
+        folders: theirs.
+        options: for `launch`, of limits that a process puts on itself.
+    """
 
     folders: tuple[Path, ...]
+    options: tuple[str, ...] = ()
 
     def launch_options(self) -> list[str]:
         """Options for `launch` that put a process into the group before it runs anything."""
-        return [f"cgroup={folder}/cgroup.procs" for folder in self.folders]
+        return [*(f"cgroup={folder}/cgroup.procs" for folder in self.folders), *self.options]
 
     def remove(self) -> None:
         """End what is left in the group and remove it."""
@@ -90,6 +96,19 @@ def make(limits: Limits, *, machine: bool) -> Group | None:
     files = wanted(limits, machine=machine)
     if not files:
         return None
+    try:
+        return Group(_make(files))
+    except AccessDenied:
+        if not machine or "cpuset" not in files:
+            raise
+    # Processors and nodes are also inherited. A command could take that back; a machine's guest cannot.
+    del files["cpuset"]
+    options = [f"processors={limits.pin_cpus}"] if limits.pin_cpus else []
+    options += [f"nodes={limits.numa_nodes}"] if limits.numa_nodes else []
+    return Group(_make(files) if files else (), tuple(options))
+
+
+def _make(files: dict[str, dict[str, str]]) -> tuple[Path, ...]:
     name = runtime.own_name()
     made: list[Path] = []
     try:
@@ -105,7 +124,7 @@ def make(limits: Limits, *, machine: bool) -> Group | None:
             f"this limit needs a control group that {'root' if os.geteuid() else 'this host'} "
             f"{'must make' if os.geteuid() else 'does not give'}: {error.filename}: {error.strerror}"
         ) from None
-    return Group(tuple(made))
+    return tuple(made)
 
 
 def _make_unified(name: str, files: dict[str, dict[str, str]]) -> Path:

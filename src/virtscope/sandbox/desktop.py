@@ -222,6 +222,9 @@ def start(
         if told is not None:
             told(screen.where(shown), password)
         sandbox = sandbox.with_options(display=shown)
+        if profile is not None:
+            # Else Firefox makes itself a profile for each place it is installed in, and ignores ours.
+            sandbox = sandbox.with_environment({"MOZ_LEGACY_PROFILES": "1"})
         session = sandbox.start()
     except BaseException:
         clean()

@@ -27,7 +27,10 @@ SHARED_CACHE = Path("/var/cache/virtscope/sandbox")
 class DomainMachine:
     """A libvirt domain as a session's machine."""
 
-    def __init__(self, domain: libvirt_domains.TransientDomain, *, holds_images: bool = False) -> None:
+    def __init__(
+        self, name: str, domain: libvirt_domains.TransientDomain, *, holds_images: bool = False
+    ) -> None:
+        self.name = name
         self._domain = domain
         self._holds_images = holds_images
         self._gone = False
@@ -239,7 +242,7 @@ def start(definition: Definition) -> tuple[Session, plan.Base]:
             raise
         finally:
             theirs.close()
-        session = Session(ours, DomainMachine(domain))
+        session = Session(ours, DomainMachine(name, domain))
         base = plan.Base(machine=False, transport="bind")
     else:
         qemu.prepare_overlay(definition)
@@ -251,7 +254,7 @@ def start(definition: Definition) -> tuple[Session, plan.Base]:
         except BaseException:
             runtime.remove_folder(folder)
             raise
-        session = Session(ours, DomainMachine(domain, holds_images=bool(qemu.disks(definition))))
+        session = Session(ours, DomainMachine(name, domain, holds_images=bool(qemu.disks(definition))))
         session.on_close.append(lambda: runtime.remove_folder(folder))
         base = plan.Base(machine=True, transport="9p")
     try:

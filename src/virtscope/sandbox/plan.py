@@ -80,6 +80,39 @@ def check(definition: Definition) -> None:
     for disk in definition.disks:
         if not os.path.exists(disk.path):
             raise UsageError(f"{disk.path}: no such disk image")
+    for text, folder, what in (
+        (definition.limits.pin_cpus, "cpu", "processor"),
+        (definition.limits.numa_nodes, "node", "memory node"),
+    ):
+        if text and (missing := numbers(text) - _online(folder)):
+            raise UsageError(f"{text}: this host has no {what} {min(missing)}")
+
+
+def numbers(text: str) -> set[int]:
+    """The numbers of a list like "0-1,3".
+
+    Raises:
+        UsageError: it is none.
+    """
+    found: set[int] = set()
+    for piece in text.split(","):
+        first, dash, last = piece.partition("-")
+        if not first.isdecimal() or (dash and not last.isdecimal()) or len(first + last) > 8:
+            raise UsageError(f"{text}: not a list of numbers (like 0-1,3)")
+        begin, end = int(first), int(last or first)
+        if not begin <= end < 4096:
+            raise UsageError(f"{text}: not a list of numbers (like 0-1,3)")
+        found.update(range(begin, end + 1))
+    return found
+
+
+def _online(folder: str) -> set[int]:
+    """The processors or memory nodes of the host that are in use; a kernel without NUMA has one node."""
+    try:
+        with open(f"/sys/devices/system/{folder}/online", encoding="ascii") as stream:
+            return numbers(stream.read().strip())
+    except OSError:
+        return {0}
 
 
 def _hidden(definition: Definition, path: str) -> bool:

@@ -310,6 +310,8 @@ def snapshot_fits(definition: Definition, form: Shape) -> bool:
     # A machine of another user would have to be able to write to the file that all machines start from.
     if definition.who().uid != os.geteuid() and os.geteuid() == 0:
         return False
+    if definition.limits.numa_nodes:
+        return False  # the file's pages are where they were first read
     plain = not disks(definition) and not plan.exports(definition) and definition.display is None
     return (
         plain

@@ -120,6 +120,10 @@ static void become(const struct spec *s, int in, int out, int err, int slave, ch
 	}
 	if (dup2(in, 0) < 0 || dup2(out, 1) < 0 || dup2(err, 2) < 0)
 		return;
+	/* a pipe is opened again as /dev/stderr or the like only by its owner */
+	for (int fd = 0; fd < 3 && !s->tty; fd++)
+		if (fchown(fd, s->uid, s->gid) && !contained)
+			return;
 	for (int i = 0; i < s->limit_count; i++)
 		if (setrlimit(s->limits[i].what, &s->limits[i].limit))
 			return;
