@@ -10,7 +10,7 @@ from .locking import Locking
 from .paths import lock_key, root, under, variables, weak
 from .prepare import Call, Set, bare
 from .rules import ANY, POSITIVE, ZERO, Effect
-from .states import NONZERO, Env, call_name, held, origin, shown
+from .states import NONZERO, Env, asks, call_name, gets, held, origin, shown
 
 
 class Effects(Locking):
@@ -84,9 +84,18 @@ class Effects(Locking):
             if self.rules.creates_any(bare(ins.callee)):
                 env.facts["+" + ins.result] = POSITIVE
             if ins.result[0] == "%" and ins.callee[0] != "*":
-                # Called again with the same arguments it is taken to return the same.
-                env.facts["~" + ins.result] = call_name(bare(ins.callee), arguments)
+                self._name_result(env, ins, arguments)
         return [env]
+
+    @staticmethod
+    def _name_result(env: Env, ins: Call, arguments: list[str]) -> None:
+        """A lock that is named by the same call twice is the same lock; what the call says may differ."""
+        name = call_name(bare(ins.callee), arguments)
+        if not asks(bare(ins.callee)):
+            same = gets(bare(ins.callee))
+            for known in [n for n in env.facts if n == name or (n[0] == "?" and name in n and not same)]:
+                del env.facts[known]
+        env.facts["~" + ins.result] = name
 
     def together(self, env: Env, ins: Call, arguments: list[str]) -> list[Env]:
         """A call that does several things to locks when it succeeds, and nothing when it fails."""

@@ -11,6 +11,7 @@ for), and the truth of expressions of no known shape (``?text``).
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from .paths import root
@@ -87,6 +88,29 @@ def call_name(callee: str, arguments: list[str]) -> str:
     return f"%{callee}({', '.join(arguments)})".translate(_PLAIN)
 
 
+_ASKS = re.compile(
+    r"(?i:(?:^|_)(?:is|are|has|have|can|in|use|uses|using|needs?|wants?|should|must|supports?|enabled|active"
+    r"|locked|equal|compare)(?:_|$))|(?:^|[a-z0-9])(?:Is|Has|Can|Needs?|Uses?|Supports?|Enabled|Active|Equal)"
+    r"(?=[A-Z]|$)|^(?:is|has|can|needs?|uses?)[A-Z]|^(?:mem|strn?(?:case)?)cmp$|^str(?:len|str|r?chr)$"
+    r"|^gete?[ug]id$|^getpid$|^pthread_self$"
+)
+
+
+_GETS = re.compile(
+    r"(?i:(?:^|_)(?:get|current|self)(?:_|$))|(?:^|[a-z0-9])(?:Get|Current|Self)(?=[A-Z]|$)|^get[A-Z]"
+)
+
+
+def gets(callee: str) -> bool:
+    """Whether a function is a getter by its name: what it returns twice compares alike."""
+    return _GETS.search(callee) is not None
+
+
+def asks(callee: str) -> bool:
+    """Whether a function's name is a question (``is_open``, ``strcmp``): asked twice, it says the same."""
+    return _ASKS.search(callee) is not None
+
+
 def shown(key: str) -> str:
     """A lock's name for people."""
     name = key.rstrip("~").removeprefix("::")
@@ -127,11 +151,16 @@ def compare(operator: str, bound: int, truth: bool) -> int:
 
 
 def join(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
-    """What is known in both of two facts."""
+    """What is known in both of two facts; what was stored through a pointer also where that is NULL."""
     out = {}
+    for name, value in other.items():
+        if name[:2] == "~*" and name not in one and one.get(root(name[1:])) == ZERO:
+            out[name] = value
     for name, value in one.items():
         second = other.get(name)
         if second is None:
+            if name[:2] == "~*" and other.get(root(name[1:])) == ZERO:
+                out[name] = value
             continue
         if name[0] == "~":
             if second == value:

@@ -183,3 +183,28 @@ void double_checked_badly(struct lazy *p) {
     p->ready = 1;
     pthread_mutex_unlock(&p->lock);
 }
+
+// A call's answer may differ the next time, unless the function's name is a question.
+int next_item(void);
+int is_threaded(void);
+
+void asked_twice(void) {
+    if (next_item())
+        pthread_mutex_lock(&m);
+    if (next_item())
+        pthread_mutex_unlock(&m); // expect: unlock-unlocked
+} // expect: exit-locked
+
+void comes_to_an_end(void) {
+    if (next_item() == 1)
+        pthread_mutex_lock(&m);
+    while (next_item())
+        ;
+} // expect: exit-locked
+
+void asked_a_question_twice(void) {
+    if (is_threaded())
+        pthread_mutex_lock(&m);
+    if (is_threaded())
+        pthread_mutex_unlock(&m);
+}
