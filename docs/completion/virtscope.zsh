@@ -167,6 +167,7 @@ complete -o filenames -F _virt_ls virt-ls
 _virt_cat() {
     local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD-1]}
     case $prev in
+        --timeout) COMPREPLY=(); return ;;
         -d|--domain) COMPREPLY=($(compgen -W "$(virsh -q list --all --name 2>/dev/null)" -- "$cur")); return ;;
         -c|--connect) COMPREPLY=(); return ;;
         -a|--add) COMPREPLY=($(compgen -f -- "$cur")); return ;;
@@ -175,7 +176,7 @@ _virt_cat() {
         --allow-backing) COMPREPLY=($(compgen -f -- "$cur")); return ;;
     esac
     if [[ $cur == -* ]]; then
-        COMPREPLY=($(compgen -W "-d --domain -c --connect -a --add --format --mount --allow-backing --verify-checksums --no-journal -v --verbose -q --quiet -h --help -V --version" -- "$cur"))
+        COMPREPLY=($(compgen -W "--timeout -d --domain -c --connect -a --add --format --mount --allow-backing --verify-checksums --no-journal -v --verbose -q --quiet -h --help -V --version" -- "$cur"))
     else
         COMPREPLY=($(compgen -f -- "$cur"))
     fi
@@ -186,6 +187,7 @@ _virt_tail() {
     local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD-1]}
     case $prev in
         -n|--lines) COMPREPLY=(); return ;;
+        --timeout) COMPREPLY=(); return ;;
         -d|--domain) COMPREPLY=($(compgen -W "$(virsh -q list --all --name 2>/dev/null)" -- "$cur")); return ;;
         -c|--connect) COMPREPLY=(); return ;;
         -a|--add) COMPREPLY=($(compgen -f -- "$cur")); return ;;
@@ -194,7 +196,7 @@ _virt_tail() {
         --allow-backing) COMPREPLY=($(compgen -f -- "$cur")); return ;;
     esac
     if [[ $cur == -* ]]; then
-        COMPREPLY=($(compgen -W "-n --lines -f --follow -d --domain -c --connect -a --add --format --mount --allow-backing --verify-checksums --no-journal -v --verbose -q --quiet -h --help -V --version" -- "$cur"))
+        COMPREPLY=($(compgen -W "-n --lines -f --follow --timeout -d --domain -c --connect -a --add --format --mount --allow-backing --verify-checksums --no-journal -v --verbose -q --quiet -h --help -V --version" -- "$cur"))
     else
         COMPREPLY=($(compgen -f -- "$cur"))
     fi
@@ -225,6 +227,7 @@ complete -o filenames -F _virt_stat virt-stat
 _virt_copy_out() {
     local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD-1]}
     case $prev in
+        --timeout) COMPREPLY=(); return ;;
         -d|--domain) COMPREPLY=($(compgen -W "$(virsh -q list --all --name 2>/dev/null)" -- "$cur")); return ;;
         -c|--connect) COMPREPLY=(); return ;;
         -a|--add) COMPREPLY=($(compgen -f -- "$cur")); return ;;
@@ -233,7 +236,7 @@ _virt_copy_out() {
         --allow-backing) COMPREPLY=($(compgen -f -- "$cur")); return ;;
     esac
     if [[ $cur == -* ]]; then
-        COMPREPLY=($(compgen -W "-d --domain -c --connect -a --add --format --mount --allow-backing --verify-checksums --no-journal -v --verbose -q --quiet -h --help -V --version" -- "$cur"))
+        COMPREPLY=($(compgen -W "--timeout -d --domain -c --connect -a --add --format --mount --allow-backing --verify-checksums --no-journal -v --verbose -q --quiet -h --help -V --version" -- "$cur"))
     else
         COMPREPLY=($(compgen -f -- "$cur"))
     fi
@@ -243,6 +246,7 @@ complete -o filenames -F _virt_copy_out virt-copy-out
 _virt_tar_out() {
     local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD-1]}
     case $prev in
+        --timeout) COMPREPLY=(); return ;;
         -d|--domain) COMPREPLY=($(compgen -W "$(virsh -q list --all --name 2>/dev/null)" -- "$cur")); return ;;
         -c|--connect) COMPREPLY=(); return ;;
         -a|--add) COMPREPLY=($(compgen -f -- "$cur")); return ;;
@@ -251,7 +255,7 @@ _virt_tar_out() {
         --allow-backing) COMPREPLY=($(compgen -f -- "$cur")); return ;;
     esac
     if [[ $cur == -* ]]; then
-        COMPREPLY=($(compgen -W "-d --domain -c --connect -a --add --format --mount --allow-backing --verify-checksums --no-journal -v --verbose -q --quiet -h --help -V --version" -- "$cur"))
+        COMPREPLY=($(compgen -W "--timeout -d --domain -c --connect -a --add --format --mount --allow-backing --verify-checksums --no-journal -v --verbose -q --quiet -h --help -V --version" -- "$cur"))
     else
         COMPREPLY=($(compgen -f -- "$cur"))
     fi

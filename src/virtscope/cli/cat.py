@@ -4,41 +4,60 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from virtscope.cli.command import Command, Example, Guests
+from virtscope.cli.ending import patiently
 from virtscope.cli.exit_codes import FAILED, OK, PARTIAL
+from virtscope.cli.options import TIMEOUT
 from virtscope.cli.paths import guest_path, path_argument
 from virtscope.cli.run import complain
 from virtscope.cli.selection import one_guest
 from virtscope.errors import FormatError, GuestError, GuestPathError
 
+if TYPE_CHECKING:
+    from virtscope.cli.deadline import Deadline
+    from virtscope.fs.tree import Tree
+
 _CHUNK = 4 << 20
 
 
 def _run(args: argparse.Namespace) -> int:
-    failed = 0
-    with one_guest(COMMAND, args) as guest:
+    written = 0
+
+    def work(deadline: Deadline) -> int:
+        nonlocal written
+        failed = 0
         tree = guest.tree
         if not args.quiet:
             for note in guest.notes:
                 complain(COMMAND, note)
         for text in args.paths:
             try:
-                node = tree.resolve(guest_path(text))
-                kind = node.stat().kind
-                if kind != "file":
-                    raise GuestPathError(node.path, f"this is a {kind}, not a file with contents")
-                offset = 0
-                while data := node.filesystem.read(node.inode, offset, _CHUNK):
-                    sys.stdout.buffer.write(data)
-                    offset += len(data)
+                for data in deadline.each(_contents(tree, text)):
+                    written += sys.stdout.buffer.write(data)
                 sys.stdout.buffer.flush()
             except (GuestPathError, FormatError, GuestError) as error:
                 complain(COMMAND, str(error))
                 failed += 1
-    if not failed:
-        return OK
-    return PARTIAL if failed < len(args.paths) else FAILED
+        if not failed:
+            return OK
+        return PARTIAL if failed < len(args.paths) else FAILED
+
+    with one_guest(COMMAND, args) as guest:
+        return patiently(COMMAND, args, guest.name, work, has_begun=lambda: written > 0)
+
+
+def _contents(tree: Tree, path: str) -> Iterator[bytes]:
+    node = tree.resolve(guest_path(path))
+    kind = node.stat().kind
+    if kind != "file":
+        raise GuestPathError(node.path, f"this is a {kind}, not a file with contents")
+    offset = 0
+    while data := node.filesystem.read(node.inode, offset, _CHUNK):
+        yield data
+        offset += len(data)
 
 
 COMMAND = Command(
@@ -51,7 +70,7 @@ COMMAND = Command(
         "on a terminal."
     ),
     guests=Guests.DISK,
-    options=(path_argument("paths", "files in the guest"),),
+    options=(path_argument("paths", "files in the guest"), TIMEOUT),
     action=_run,
     examples=(
         Example("virt-cat -a disk.qcow2 /etc/os-release", "what the guest calls itself"),

@@ -11,6 +11,7 @@ import _thread
 import signal
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 Row = TypeVar("Row")
@@ -67,6 +68,20 @@ class Deadline:
             finally:
                 self._stop()
             yield row
+
+    def restart(self) -> None:
+        """Something came of it: from now on it may take as long again."""
+        if self._seconds is not None:
+            self._start(self._seconds)
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Time that does not count, as it is not the guest that takes it; what follows has all its time."""
+        self._stop()
+        try:
+            yield
+        finally:
+            self.restart()
 
     def _start(self, seconds: float) -> None:
         self._until = time.monotonic() + seconds + _GRACE_SECONDS

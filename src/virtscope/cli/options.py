@@ -132,6 +132,16 @@ IMAGES = Option(
 )
 """The argument of commands that take nothing else; they add it to their options."""
 
+TIMEOUT = Option(
+    ("--timeout",),
+    "give up when nothing came from the guest for this long (default: 30)",
+    metavar="SECONDS",
+    parse=_seconds,
+    default=30.0,
+    group=GUEST_GROUP,
+)
+"""Of commands that copy: they may take as long as they get on."""
+
 _PARALLEL = (
     Option(
         ("-P", "--parallel"),

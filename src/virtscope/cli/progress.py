@@ -17,6 +17,9 @@ class Progress:
     Args:
         what: what is being done ("copied").
         quiet: show nothing at all.
+
+    Attributes:
+        done: how many bytes there were.
     """
 
     def __init__(self, what: str, *, quiet: bool = False) -> None:
@@ -25,17 +28,17 @@ class Progress:
         self._started = time.monotonic()
         self._next = self._started + _WAIT_SECONDS
         self._shown = False
-        self._done = 0
+        self.done = 0
 
     def __call__(self, count: int) -> None:
         """That many more bytes are done."""
-        self._done += count
+        self.done += count
         if not self._shows:
             return
         now = time.monotonic()
         if now >= self._next:
-            rate = int(self._done / (now - self._started))
-            sys.stderr.write(f"\r\x1b[K{self._what} {human_size(self._done)}, {human_size(rate)}/s")
+            rate = int(self.done / (now - self._started))
+            sys.stderr.write(f"\r\x1b[K{self._what} {human_size(self.done)}, {human_size(rate)}/s")
             sys.stderr.flush()
             self._shown = True
             self._next = now + _BETWEEN_SECONDS

@@ -5,14 +5,21 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from virtscope.cli.command import Command, Example, Guests, Option
+from virtscope.cli.ending import patiently
 from virtscope.cli.exit_codes import OK
+from virtscope.cli.options import TIMEOUT
 from virtscope.cli.paths import guest_path, path_argument
 from virtscope.cli.run import complain
 from virtscope.cli.selection import one_guest
 from virtscope.errors import FormatError, GuestPathError
-from virtscope.fs.tree import Node
+
+if TYPE_CHECKING:
+    from virtscope.cli.deadline import Deadline
+    from virtscope.fs.tree import Node
 
 _CHUNK = 1 << 20
 _LOOKED_BACK_AT_MOST = 1 << 30
@@ -47,13 +54,19 @@ def _start_of_last_lines(node: Node, size: int, lines: int) -> int:
     return position
 
 
-def _copy(node: Node, offset: int) -> int:
+def _copy(node: Node, offset: int, deadline: Deadline) -> int:
     """Write what is behind `offset`; returns where it ends."""
-    while data := node.filesystem.read(node.inode, offset, _CHUNK):
+    for data in deadline.each(_behind(node, offset)):
         sys.stdout.buffer.write(data)
         offset += len(data)
     sys.stdout.buffer.flush()
     return offset
+
+
+def _behind(node: Node, offset: int) -> Iterator[bytes]:
+    while data := node.filesystem.read(node.inode, offset, _CHUNK):
+        yield data
+        offset += len(data)
 
 
 def _node(args: argparse.Namespace, node: Node) -> Node:
@@ -64,15 +77,21 @@ def _node(args: argparse.Namespace, node: Node) -> Node:
 
 
 def _run(args: argparse.Namespace) -> int:
-    with one_guest(COMMAND, args) as guest:
+    has_begun = False
+
+    def work(deadline: Deadline) -> int:
+        nonlocal has_begun
         node = _node(args, guest.tree.resolve(guest_path(args.path)))
         if not args.quiet:
             for note in guest.notes:
                 complain(COMMAND, note)
         inode = node.inode
-        offset = _copy(node, _start_of_last_lines(node, node.stat().size, args.lines))
+        start = _start_of_last_lines(node, node.stat().size, args.lines)
+        offset = _copy(node, start, deadline)
+        has_begun = offset > start
         while args.follow:
-            time.sleep(_POLL_SECONDS)
+            with deadline.paused():
+                time.sleep(_POLL_SECONDS)
             # Everything is read anew: what the guest wrote since is in other blocks, and in its journal.
             guest.close()
             try:
@@ -82,10 +101,13 @@ def _run(args: argparse.Namespace) -> int:
                         COMMAND, f"{args.path} was replaced or shortened; going on with what is there now"
                     )
                     inode, offset = node.inode, 0
-                offset = _copy(node, offset)
+                offset = _copy(node, offset, deadline)
             except (GuestPathError, FormatError):
                 continue  # the guest was writing just then, or is putting a new file in its place
-    return OK
+        return OK
+
+    with one_guest(COMMAND, args) as guest:
+        return patiently(COMMAND, args, guest.name, work, has_begun=lambda: has_begun)
 
 
 COMMAND = Command(
@@ -101,6 +123,7 @@ COMMAND = Command(
         path_argument("path", "file in the guest", nargs=None),
         Option(("-n", "--lines"), "how many lines", metavar="N", parse=_lines, default=10),
         Option(("-f", "--follow"), "go on with what is added, until interrupted"),
+        TIMEOUT,
     ),
     action=_run,
     examples=(Example("virt-tail -f -d web /var/log/syslog", "follow a running guest's log"),),

@@ -7,15 +7,20 @@ import contextlib
 import os
 import sys
 from collections.abc import Iterator
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, cast
 
 from virtscope.cli.command import Command, Example, Guests, Option
+from virtscope.cli.ending import cleaned_up, patiently
 from virtscope.cli.exit_codes import OK, PARTIAL
+from virtscope.cli.options import TIMEOUT
 from virtscope.cli.paths import guest_path, path_argument
 from virtscope.cli.progress import Progress
 from virtscope.cli.run import complain
 from virtscope.cli.selection import one_guest
 from virtscope.errors import UsageError
+
+if TYPE_CHECKING:
+    from virtscope.cli.deadline import Deadline
 
 
 def _run(args: argparse.Namespace) -> int:
@@ -29,21 +34,64 @@ def _run(args: argparse.Namespace) -> int:
         progress.wipe()
         complain(COMMAND, sentence)
 
-    if args.file == "-" and sys.stdout.isatty():
-        raise UsageError("a tar stream is not for a terminal: name a file, or pipe it somewhere")
-    with one_guest(COMMAND, args) as guest:
+    def work(deadline: Deadline) -> int:
+        def got_on(count: int) -> None:
+            deadline.restart()
+            progress(count)
+
         tree = guest.tree
         top = tree.resolve(guest_path(args.directory))
         if not args.quiet:
             for note in guest.notes:
                 complain(COMMAND, note)
-        with Progress("written", quiet=args.quiet) as progress, _output(args.file) as out:
-            tar_out(tree, top, out, problem=problem, progress=progress)
-    return PARTIAL if problems else OK
+        with _output(args.file, unfinished) as out:
+            tar_out(tree, top, cast(BinaryIO, _Unhurried(out, deadline)), problem=problem, progress=got_on)
+        return PARTIAL if problems else OK
+
+    unfinished = _unfinished(args.file)
+    if args.file == "-" and sys.stdout.isatty():
+        raise UsageError("a tar stream is not for a terminal: name a file, or pipe it somewhere")
+    with (
+        cleaned_up(),
+        one_guest(COMMAND, args) as guest,
+        Progress("written", quiet=args.quiet) as progress,
+    ):
+        # Part of a tar file is no partial answer: it is none.
+        return patiently(
+            COMMAND,
+            args,
+            guest.name,
+            work,
+            has_begun=lambda: False,
+            abandon=lambda: _remove(unfinished),
+        )
+    raise AssertionError("a signal ended this")
+
+
+class _Unhurried:
+    """Where the stream goes: whoever takes it may take as long as it likes."""
+
+    def __init__(self, out: BinaryIO, deadline: Deadline) -> None:
+        self._out = out
+        self._deadline = deadline
+
+    def write(self, data: bytes) -> None:
+        with self._deadline.paused():
+            self._out.write(data)
+
+
+def _unfinished(path: str) -> str:
+    """What the file is called while it is being written."""
+    return f"{os.path.realpath(path)}.unfinished-{os.getpid()}"
+
+
+def _remove(path: str) -> None:
+    with contextlib.suppress(OSError):
+        os.unlink(path)
 
 
 @contextlib.contextmanager
-def _output(path: str) -> Iterator[BinaryIO]:
+def _output(path: str, unfinished: str) -> Iterator[BinaryIO]:
     """Where the stream goes. A file gets its name when it is complete: half a file must not be taken for a
     whole one. What is there already and is no file (a device, a pipe) is written to as it is.
     """
@@ -57,16 +105,15 @@ def _output(path: str) -> Iterator[BinaryIO]:
             with open(path, "wb") as out:
                 yield out
             return
-        unfinished = f"{path}.unfinished-{os.getpid()}"
-        with open(unfinished, "xb") as out:
-            try:
+        try:
+            with open(unfinished, "xb") as out:
                 yield out
-                out.close()
-                os.replace(unfinished, path)
-            except BaseException:
-                with contextlib.suppress(OSError):
-                    os.unlink(unfinished)
-                raise
+            os.replace(unfinished, path)
+        except FileExistsError:
+            raise
+        except BaseException:
+            _remove(unfinished)
+            raise
     except OSError as error:
         if isinstance(error, BrokenPipeError):
             raise
@@ -85,6 +132,7 @@ COMMAND = Command(
     options=(
         path_argument("directory", "a directory in the guest", nargs=None),
         Option(("file",), "the tar file to write, or - for standard output", "FILE", complete="file"),
+        TIMEOUT,
     ),
     action=_run,
     examples=(

@@ -25,7 +25,22 @@ _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 Progress = Callable[[int], None]
-"""Told how many bytes were written since it was last told."""
+"""Told how many bytes were written since it was last told; 0 when a file begins."""
+
+
+class Unfinished:
+    """The file that is being written, for who must give it up from another thread."""
+
+    def __init__(self) -> None:
+        self.place: tuple[bytes, int] | None = None
+        """Its name, and the descriptor of its directory."""
+
+    def remove(self) -> None:
+        """Take away what there is of it: half a file must not be taken for a whole one."""
+        place, self.place = self.place, None
+        if place is not None:
+            with contextlib.suppress(OSError):
+                os.unlink(place[0], dir_fd=place[1])
 
 
 def copy_out(
@@ -35,6 +50,7 @@ def copy_out(
     *,
     problem: Callable[[str], None],
     progress: Progress = lambda _: None,
+    unfinished: Unfinished | None = None,
 ) -> None:
     """Copy a file or a directory with all below it into a directory of the host.
 
@@ -46,6 +62,7 @@ def copy_out(
         target: an existing directory of the host; the copy gets the source's last name in it.
         problem: told, in a sentence, of each file that could not be copied; no part of it is left.
         progress: see `Progress`.
+        unfinished: knows which file is being written.
 
     Raises:
         GuestPathError: there is no such file in the guest.
@@ -57,7 +74,7 @@ def copy_out(
     except OSError as error:
         raise UsageError(f"{target} is not a directory that can be written to: {error.strerror}") from None
     try:
-        _Copier(tree, problem, progress).copy(node, directory, _name_of(node))
+        _Copier(tree, problem, progress, unfinished or Unfinished()).copy(node, directory, _name_of(node))
     except FileExistsError:
         name = os.fsdecode(_name_of(node))
         raise UsageError(f"{target} has a {name} already; nothing in it was changed") from None
@@ -81,8 +98,11 @@ class _Level(NamedTuple):
 
 
 class _Copier:
-    def __init__(self, tree: Tree, problem: Callable[[str], None], progress: Progress) -> None:
+    def __init__(
+        self, tree: Tree, problem: Callable[[str], None], progress: Progress, unfinished: Unfinished
+    ) -> None:
         self._tree = tree
+        self._unfinished = unfinished
         self._problem = problem
         self._progress = progress
         self._entered: set[tuple[int, int]] = set()
@@ -116,6 +136,7 @@ class _Copier:
             self._problem(f"{os.fsdecode(child.path)} was not copied: {error.strerror}")
 
     def _copy_one(self, node: Node, directory: int, name: bytes) -> None:
+        self._progress(0)
         stat = node.stat()
         kind = stat.mode & 0o170000
         if kind == 0o040000:
@@ -160,6 +181,7 @@ class _Copier:
 
     def _copy_file(self, node: Node, stat: Stat, directory: int, name: bytes) -> None:
         out = os.open(name, _NEW_FILE, 0o600, dir_fd=directory)
+        self._unfinished.place = (name, directory)
         try:
             # Said first, so that a size no file of the host can have costs no time.
             os.ftruncate(out, stat.size)
@@ -168,10 +190,9 @@ class _Copier:
                 self._progress(len(data))
             os.fchmod(out, stat.mode & 0o777)
             os.utime(out, ns=(stat.accessed_ns or 0, stat.modified_ns or 0))
-        except BaseException:
-            # Half a file must not be taken for a whole one, whatever ended the copying.
-            with contextlib.suppress(OSError):
-                os.unlink(name, dir_fd=directory)
+            self._unfinished.place = None
+        except BaseException:  # whatever ended the copying
+            self._unfinished.remove()
             raise
         finally:
             os.close(out)
