@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 from virtscope.errors import UsageError
 from virtscope.sandbox import wire
-from virtscope.sandbox.definition import Definition, Forward, Network
+from virtscope.sandbox.definition import Definition, Network
 
 # Addresses set aside for links like this one (RFC 6333), which no destination can have; and a unique local
 # prefix.
@@ -143,29 +143,6 @@ def check(definition: Definition) -> None:
     if ours:
         outside()
         allowed(network)
-        for forward in network.publish:
-            _check_forward(forward)
-
-
-def _check_forward(forward: Forward) -> None:
-    """Whether the port can be opened is better said before anything is started."""
-    family = socket.AF_INET6 if ":" in forward.address else socket.AF_INET
-    kind = socket.SOCK_DGRAM if forward.protocol == "udp" else socket.SOCK_STREAM
-    try:
-        with open("/proc/sys/net/ipv4/ip_unprivileged_port_start", encoding="ascii") as stream:
-            first = int(stream.read())
-    except (OSError, ValueError):
-        first = 1024
-    if forward.port < first:
-        raise UsageError(f"--publish: ports of the host below {first} cannot be used")
-    try:
-        with socket.socket(family, kind) as probe:
-            if kind == socket.SOCK_STREAM:
-                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind((forward.address, forward.port))
-    except OSError as error:
-        place = f"{forward.address} port {forward.port}/{forward.protocol}"
-        raise UsageError(f"--publish: {place} cannot be opened: {error.strerror}") from None
 
 
 def interface(definition: Definition) -> str:

@@ -19,7 +19,7 @@ import socket
 import time
 from collections.abc import Iterator, Sequence
 
-from virtscope.errors import MissingDependency, SandboxError
+from virtscope.errors import MissingDependency, SandboxError, UsageError
 from virtscope.sandbox import network, process
 from virtscope.sandbox.definition import Definition, Forward
 from virtscope.sandbox.network import ADDRESS, ADDRESS6, GATEWAY, GATEWAY6, PREFIX, PREFIX6
@@ -102,14 +102,20 @@ def start(definition: Definition) -> Router:
         uid, gid = (who.uid, who.gid) if who.uid else (NOBODY, NOBODY)
         launch = [f"user={uid}:{gid}"]
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    listeners: list[socket.socket] = []
     try:
-        argv = command_line(definition, theirs.fileno())
-        holder = process.HostProcess("the network", argv, keep=[theirs.fileno()], launch=launch)
+        for forward in definition.network.publish:
+            listeners.append(_listener(forward))
+        numbers = [listener.fileno() for listener in listeners]
+        argv = command_line(definition, theirs.fileno(), numbers)
+        holder = process.HostProcess("the network", argv, keep=[theirs.fileno(), *numbers], launch=launch)
     except BaseException:
         ours.close()
         raise
     finally:
         theirs.close()
+        for listener in listeners:
+            listener.close()
     try:
         return Router(holder, ours)
     except BaseException:
@@ -118,17 +124,22 @@ def start(definition: Definition) -> Router:
         raise
 
 
-def command_line(definition: Definition, control: int = 3) -> list[str]:
+def command_line(definition: Definition, control: int = 3, listeners: Sequence[int] = ()) -> list[str]:
     """The arguments of the process that holds the namespace: what it does, in order, and pasta's.
+
+    Args:
+        definition: the sandbox.
+        control: the descriptor of the socket to it.
+        listeners: those of the sockets of the published ports.
 
     Raises:
         MissingDependency: a program that it needs is not installed.
     """
-    words = [word for one in steps(definition) for word in (*one, ",")]
+    words = [word for one in steps(definition, listeners) for word in (*one, ",")]
     return [process.SELF, "network", str(control), *words[:-1], "--", *_pasta(definition)]
 
 
-def steps(definition: Definition) -> Iterator[Step]:
+def steps(definition: Definition, listeners: Sequence[int] = ()) -> Iterator[Step]:
     """Yields what is done in the namespace, in order (guest/router.c)."""
     way, mtu = network.outside(), str(network.frame_size(definition))
     contained = network.configured_outside(definition)
@@ -145,9 +156,6 @@ def steps(definition: Definition) -> Iterator[Step]:
         yield ("set", "/proc/sys/net/ipv6/conf/default/accept_dad", "0")
         yield ("set", "/proc/sys/net/ipv6/conf/all/forwarding", "1")
         yield ("route", EMBEDDED6, str(EMBEDDED6_PREFIX), "", "")
-    if any(not forward.address.startswith("::") for forward in definition.network.publish):
-        # what comes from the host's loopback arrives on this one's
-        yield ("set", "/proc/sys/net/ipv4/conf/all/route_localnet", "1")
     yield ("up", INSIDE)
     yield ("mtu", INSIDE, mtu)
     if way.ipv4:
@@ -162,7 +170,7 @@ def steps(definition: Definition) -> Iterator[Step]:
         yield ("leave",)
         yield ("tell", "link")
     rules = filter_rules(definition)
-    if tool := _tool("nft", needed=bool(definition.network.allow or definition.network.publish)):
+    if tool := _tool("nft", needed=bool(definition.network.allow)):
         yield ("run", tool, rules)
     yield ("await", UPLINK)
     yield ("up", UPLINK)
@@ -172,6 +180,9 @@ def steps(definition: Definition) -> Iterator[Step]:
         yield ("route", "::", "0", UPLINK, BEYOND6)
     if definition.limits.net_rate:
         yield from _rate(definition.limits.net_rate)
+    target = ADDRESS if way.ipv4 else ADDRESS6
+    for number, forward in zip(listeners, definition.network.publish, strict=False):
+        yield ("publish", forward.protocol, str(number), target, str(forward.inside))
     if contained:
         yield ("enter",)
     yield ("tell", "ready")
@@ -190,7 +201,8 @@ def _pasta(definition: Definition) -> list[str]:
     tool = _tool("pasta", needed=True)
     argv = [str(tool), "--foreground", "--quiet", "--stderr", "--ns-ifname", UPLINK]
     argv += ["--mtu", str(network.LARGEST_FRAME), "--no-map-gw", "--no-dhcp", "--no-dhcpv6", "--no-ra"]
-    argv += ["--tcp-ns", "none", "--udp-ns", "none"]
+    for option in ("--tcp-ports", "--udp-ports", "--tcp-ns", "--udp-ns"):
+        argv += [option, "none"]
     if way.interface:
         argv += ["--interface", way.interface]
     if way.ipv4:
@@ -203,15 +215,7 @@ def _pasta(definition: Definition) -> list[str]:
         argv += ["--ipv4-only"]
     if not network.resolvers() and not definition.network.allow:
         argv += ["--dns-forward", network.RESOLVER]
-    for option, protocol in (("--tcp-ports", "tcp"), ("--udp-ports", "udp")):
-        specs = [_spec(one) for one in definition.network.publish if one.protocol == protocol]
-        for spec in specs or ["none"]:
-            argv += [option, spec]
     return argv
-
-
-def _spec(forward: Forward) -> str:
-    return f"{forward.address}/{forward.port}:{forward.inside}"
 
 
 def filter_rules(definition: Definition) -> str:
@@ -226,30 +230,36 @@ def filter_rules(definition: Definition) -> str:
     if wanted.allow:
         chains += ["chain pass { type filter hook forward priority 0; policy drop"]
         chains += ["ct state established,related accept"]
-        chains += [
-            f'iifname "{UPLINK}" {one.protocol} dport {one.inside} ct state new accept'
-            for one in wanted.publish
-        ]
         for one in network.allowed(wanted):
             family = "ip6" if ":" in one.address else "ip"
             match = f"{family} daddr {one.address} {one.protocol} dport {one.port}"
             chains += [f'iifname "{INSIDE}" {match} accept']
         chains += [f'iifname "{INSIDE}" meta l4proto tcp reject with tcp reset', f'iifname "{INSIDE}" reject']
         chains += ["}"]
-    rules = "\n".join(["table inet sandbox {", *chains, "}"])
-    return rules + _translation(wanted.publish)
+    return "\n".join(["table inet sandbox {", *chains, "}"])
 
 
-def _translation(publish: Sequence[Forward]) -> str:
-    """What arrives on this namespace's loopback goes on to the sandbox."""
-    if not publish:
-        return ""
-    lines = ["", "table ip publish {", "chain on { type nat hook output priority -100"]
-    for one in publish:
-        lines.append(f"ip daddr 127.0.0.1 {one.protocol} dport {one.inside} dnat to {ADDRESS}")
-    lines += ["}", "chain back { type nat hook postrouting priority 100"]
-    lines += [f'oifname "{INSIDE}" ip saddr 127.0.0.0/8 snat to {GATEWAY}', "}", "}"]
-    return "\n".join(lines)
+def _listener(forward: Forward) -> socket.socket:
+    """A socket of the host for a published port.
+
+    Raises:
+        UsageError: it cannot be opened, and why.
+    """
+    family = socket.AF_INET6 if ":" in forward.address else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_DGRAM if forward.protocol == "udp" else socket.SOCK_STREAM)
+    try:
+        if family == socket.AF_INET6:
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        if forward.protocol == "tcp":
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((forward.address, forward.port))
+        if forward.protocol == "tcp":
+            listener.listen(64)
+    except OSError as error:
+        listener.close()
+        place = f"{forward.address} port {forward.port}/{forward.protocol}"
+        raise UsageError(f"--publish: {place} cannot be opened: {error.strerror}") from None
+    return listener
 
 
 def _rate(rate: int) -> Iterator[Step]:

@@ -6,6 +6,7 @@
  * run.c     running commands: pipes or a pty, credit, signals, exit status
  * net.c     interfaces, addresses, routes, DHCP
  * launch.c  helpers that run on the host: die with the parent, namespaces
+ * publish.c ports of the host that lead into a sandbox
  * router.c  the host's side of a sandbox's network: a namespace between it and the host's connections
  *
  * It holds no policy: the host decides, in Python, and sends operations (see wire.py for the frames).
@@ -80,5 +81,7 @@ int launch_main(int argc, char **argv);
 int namespaces_enter(int argc, char **argv);
 int own_network(void);
 int network_main(int argc, char **argv);
+int publish_add(const char *protocol, const char *listener, const char *address, const char *port);
+void publish_serve(int control);
 
 #endif

@@ -133,6 +133,8 @@ static int step(char **a, int count, int control, pid_t connector, int go)
 		return write_whole(a[1], a[2], strlen(a[2]), 0, 0);
 	if (count > 1 && !strcmp(a[0], "run"))
 		return run_tool(a + 1);
+	if (IS("publish", 4))
+		return publish_add(a[1], a[2], a[3], a[4]);
 	if (IS("await", 1))
 		return await(a[1], connector);
 	return net_apply(&r);
@@ -142,7 +144,6 @@ static int step(char **a, int count, int control, pid_t connector, int go)
 int network_main(int argc, char **argv)
 {
 	int go[2], control = argc ? atoi(argv[0]) : -1, last = 1;
-	char byte;
 	while (last < argc && strcmp(argv[last], "--"))
 		last++;
 	if (last + 1 >= argc || argc - last > 100 || pipe2(go, O_CLOEXEC))
@@ -184,9 +185,7 @@ int network_main(int argc, char **argv)
 		}
 		argv[end] = mark;
 	}
-	while (read(control, &byte, 1) > 0)
-		;
+	publish_serve(control);
 	kill(connector, SIGKILL);
-	waitpid(connector, NULL, 0);
 	return 0;
 }
