@@ -59,6 +59,8 @@ class Guest:
     Attributes:
         name: as given; for a QEMU process, the guest's own name as soon as it is known.
         problems: what could not be read of it so far, as sentences; the rest was.
+        pid: the QEMU process, where it was named by that and as soon as it is known: QEMU lets any number of
+            guests have one name.
     """
 
     def __init__(
@@ -79,6 +81,7 @@ class Guest:
         self._kernel: Kernel | None = None
         self._mount_notes: list[str] = []
         self.problems: list[str] = []
+        self.pid: int | None = None
 
     def __repr__(self) -> str:
         return f"<Guest {self.name}>"
@@ -344,7 +347,7 @@ def _of_qemu(which: str) -> Guest:
         from virtscope.host.guests import guest_of_qemu
 
         found = guest_of_qemu(which)
-        guest.name = found.name
+        guest.name, guest.pid = found.name, found.pid
         return found.open_memory(verify=_holds_kernel)
 
     guest = Guest(which, open_memory=open_memory)

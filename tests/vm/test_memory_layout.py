@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.vm.paused_qemu import GIB, MIB, PausedQemu, mark, paused_qemu
+from virtscope.cli import uname
 from virtscope.errors import GuestNotFound, GuestVanished, MemoryHole, UsageError
 from virtscope.host.guest_memory import Verify
 from virtscope.host.guests import guest_of_qemu, running_guests
@@ -240,6 +242,19 @@ def test_found_by_socket_and_among_all() -> None:
         assert guest.process.machine == "pc"
     with paused_qemu("-M", "pc", "-m", "64", name=None) as qemu:
         assert guest_of_qemu(str(qemu.pid)).name == f"qemu-{qemu.pid}"
+
+
+def test_guests_of_one_name_are_told_apart(capsys: pytest.CaptureFixture[str]) -> None:
+    with (
+        paused_qemu("-M", "pc", "-m", "64", name="twin") as first,
+        paused_qemu("-M", "pc", "-m", "64", name="twin") as second,
+        paused_qemu("-M", "pc", "-m", "64", name="other") as third,
+    ):
+        named = [str(first.pid), str(second.socket), str(third.pid)]
+        assert uname.main(["--json", *(word for one in named for word in ("--qemu", one))]) == 2
+        errors = json.loads(capsys.readouterr().out)["errors"]
+    # None of them holds a kernel, and each is said to.
+    assert [error["guest"] for error in errors] == [f"twin-{first.pid}", f"twin-{second.pid}", "other"]
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,7 @@ class Report:
         notes: what the user should know about the rows.
         errors: sentences that say what is missing in the rows; none when all went well.
         evidence: why the rows are believed, for who asks by `--verbose`.
+        pid: the guest's process, where it was named by it.
     """
 
     guest: str
@@ -30,6 +31,22 @@ class Report:
     notes: tuple[str, ...] = ()
     errors: tuple[str, ...] = ()
     evidence: tuple[str, ...] = ()
+    pid: int | None = None
+
+
+def named_apart(reports: Sequence[Report]) -> list[Report]:
+    """The reports, with the process id in the names of guests that have one name, as where all that run are
+    listed.
+    """
+    pids: dict[str, set[int | None]] = {}
+    for report in reports:
+        pids.setdefault(report.guest, set()).add(report.pid)
+    return [
+        replace(report, guest=f"{report.guest}-{report.pid}")
+        if report.pid is not None and len(pids[report.guest]) > 1
+        else report
+        for report in reports
+    ]
 
 
 # Columns

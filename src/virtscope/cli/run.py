@@ -19,6 +19,7 @@ from virtscope.cli.parser import parse
 from virtscope.cli.printing import (
     Report,
     chosen_columns,
+    named_apart,
     print_document,
     print_lines,
     print_text,
@@ -138,7 +139,7 @@ def _run_rows(command: Command, args: argparse.Namespace) -> int:
     def hung(report: Report) -> None:
         _end_hung(lambda report: answer([report]), report)
 
-    return answer(list(_reports(command, args, guests, hung)))
+    return answer(named_apart(list(_reports(command, args, guests, hung))))
 
 
 def _answer(
@@ -278,7 +279,9 @@ def _report(guest: Guest | None, rows: Sequence[Any], notes: Sequence[str], erro
     told = tuple(dict.fromkeys((*guest.problems, *errors)))
     name, evidence = guest.name, guest.evidence
     guest.close()
-    return Report(name, tuple(rows), tuple(note for note in notes if note not in told), told, evidence)
+    return Report(
+        name, tuple(rows), tuple(note for note in notes if note not in told), told, evidence, guest.pid
+    )
 
 
 def _given_up(args: argparse.Namespace) -> str:
