@@ -58,8 +58,14 @@ def test_errors_are_one_sentence(backend: str) -> None:
 
 
 def test_sandbox_failure_is_125() -> None:
-    done = run("--mount", "host-bind:/tmp/x=/no/such/folder", "true")
+    done = run("--cwd", "/no/such/folder", "true")
     assert done.returncode == 125
+    assert b"folder cannot be entered" in done.stderr
+
+
+def test_wrong_options_are_2() -> None:
+    done = run("--mount", "host-bind:/tmp/x=/no/such/folder", "true")
+    assert done.returncode == 2
     assert b"/no/such/folder" in done.stderr
 
 

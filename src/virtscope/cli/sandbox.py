@@ -15,7 +15,7 @@ TIMED_OUT = 124
 
 
 def _run(args: argparse.Namespace) -> int:
-    from virtscope.errors import SandboxTimeout, VirtscopeError
+    from virtscope.errors import SandboxTimeout, UsageError, VirtscopeError
 
     # A machine that dies while we write to it is an error to report, not our own end.
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
@@ -51,6 +51,9 @@ def _run(args: argparse.Namespace) -> int:
     except SandboxTimeout as error:
         _complain(str(error))
         return TIMED_OUT
+    except UsageError as error:
+        _complain(str(error))
+        return 2
     except VirtscopeError as error:
         _complain(str(error))
         return SANDBOX_FAILED
@@ -198,6 +201,7 @@ COMMAND = Command(
         Example("virt-sandbox --desktop spice --wayland foot", "a terminal in a kiosk, seen over SPICE"),
     ),
     exit_meanings=(
+        (2, "The options are wrong, or ask for what this back end cannot do."),
         (124, "The time given with --timeout was not enough."),
         (125, "The sandbox itself failed."),
         (126, "The command could not be run."),

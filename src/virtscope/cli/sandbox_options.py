@@ -10,7 +10,7 @@ from virtscope.cli.command import Option
 from virtscope.errors import UsageError
 
 if TYPE_CHECKING:
-    from virtscope.sandbox import Sandbox
+    from virtscope.sandbox import Destination, Forward, Sandbox
 
 FILES, LIMITS, WHO, NETWORK, MACHINE = "Files", "Limits", "Identity", "Network", "Machine"
 
@@ -107,8 +107,16 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option(
         ("--allow",),
-        "let it reach only this host and port (may be repeated)",
-        metavar="HOST:PORT",
+        "with --network user: let it reach only this host and port (may be repeated)",
+        metavar="HOST:PORT[/udp]",
+        repeat=True,
+        group=NETWORK,
+    ),
+    Option(
+        ("--publish",),
+        "with --network user: open a port of this host that leads to PORT inside; on 127.0.0.1 if no address "
+        "is given (may be repeated)",
+        metavar="[ADDR:]HOSTPORT:PORT[/udp]",
         repeat=True,
         group=NETWORK,
     ),
@@ -117,9 +125,7 @@ OPTIONS: tuple[Option, ...] = (
     Option(("--numa",), "take memory from these nodes only", metavar="LIST", group=LIMITS),
     Option(("--io-read",), "bytes a second read from disks", metavar="RATE", group=LIMITS),
     Option(("--io-write",), "bytes a second written to disks", metavar="RATE", group=LIMITS),
-    Option(
-        ("--net-rate",), "bytes a second over the network (libvirt back ends)", metavar="RATE", group=LIMITS
-    ),
+    Option(("--net-rate",), "bytes a second over the network, each way", metavar="RATE", group=LIMITS),
     Option(("--pids",), "number of processes", metavar="N", parse=int, group=LIMITS),
     *MACHINE_OPTIONS,
 )
@@ -180,9 +186,10 @@ def build(args: argparse.Namespace) -> Sandbox:
     ):
         raise UsageError(f"--network {args.network}: none, user, bridge=NAME, source=NAME or host")
     allow = [_destination(text) for text in args.allow or ()]
-    if allow and kind != "user":
-        raise UsageError("--allow needs --network user")
-    sandbox = sandbox.with_network(kind, name, allow)
+    publish = [_forward(text) for text in args.publish or ()]
+    if (allow or publish) and kind != "user":
+        raise UsageError("--allow and --publish need --network user")
+    sandbox = sandbox.with_network(kind, name, allow, publish)
     rates = {"io_read": args.io_read, "io_write": args.io_write, "net_rate": args.net_rate}
     sandbox = sandbox.with_limits(
         cpu_shares=args.cpu_shares,
@@ -222,8 +229,49 @@ def _with_disk(sandbox: Sandbox, text: str) -> Sandbox:
     return sandbox.with_disk(path, format=form, read_only=read_only)
 
 
-def _destination(text: str) -> tuple[str, int]:
-    host, _, port = text.rpartition(":")
-    if not host or not port.isdigit() or not 0 < int(port) < 65536:
-        raise UsageError(f"--allow {text}: HOST:PORT")
-    return host, int(port)
+def _protocol(text: str) -> tuple[str, str]:
+    rest, slash, protocol = text.rpartition("/")
+    return (rest, protocol) if slash else (text, "tcp")
+
+
+def _is_port(text: str) -> bool:
+    return text.isascii() and text.isdigit() and 0 < int(text) < 65536
+
+
+def _host(text: str) -> str | None:
+    """The host of HOST:PORT without the brackets around an IPv6 address; None for what cannot be one."""
+    if text.startswith("[") and text.endswith("]"):
+        return text[1:-1]
+    return None if ":" in text or "[" in text else text
+
+
+def _destination(text: str) -> Destination:
+    from virtscope.sandbox import Destination
+
+    rest, protocol = _protocol(text)
+    left, _, port = rest.rpartition(":")
+    host = _host(left)
+    if not host or not _is_port(port) or protocol not in ("tcp", "udp"):
+        raise UsageError(f"--allow {text}: HOST:PORT, with /udp for UDP and brackets around an IPv6 address")
+    return Destination(host, int(port), protocol)
+
+
+def _forward(text: str) -> Forward:
+    import ipaddress
+
+    from virtscope.sandbox import Forward
+
+    rest, protocol = _protocol(text)
+    left, _, inside = rest.rpartition(":")
+    place, colon, port = left.rpartition(":")
+    address = _host(place) if colon else "127.0.0.1"
+    wrong = UsageError(
+        f"--publish {text}: [ADDR:]HOSTPORT:PORT, with /udp for UDP and brackets around an IPv6 address"
+    )
+    if not address or not _is_port(port) or not _is_port(inside) or protocol not in ("tcp", "udp"):
+        raise wrong
+    try:
+        address = str(ipaddress.ip_address(address))
+    except ValueError:
+        raise wrong from None
+    return Forward(int(port), int(inside), address, protocol)

@@ -160,19 +160,39 @@ def configured_outside(definition: Definition) -> bool:
     return definition.backend in ("namespaces:",) or definition.backend.startswith("lxc")
 
 
-def resolvers() -> list[str]:
-    """The host's name servers, as the sandbox reaches them: those of loopback through an address of ours."""
+def _name_servers() -> list[str]:
     try:
         with open("/etc/resolv.conf", encoding="utf-8", errors="replace") as lines:
             fields = [line.split() for line in lines]
     except OSError:
         return []
-    found = [words[1] for words in fields if len(words) > 1 and words[0] == "nameserver"]
-    return [one for one in found if not _loopback(one)]
+    return [words[1] for words in fields if len(words) > 1 and words[0] == "nameserver"]
 
 
 def _loopback(address: str) -> bool:
     return address.startswith("127.") or address in ("::1", "0.0.0.0", "::")
+
+
+def resolver_address() -> str:
+    """The address at which the sandbox reaches a name server of the host's loopback."""
+    return RESOLVER if outside().ipv4 else RESOLVER6
+
+
+def hidden_resolver() -> str | None:
+    """The host's name server, if it can be reached on the host's loopback only."""
+    servers = _name_servers()
+    hidden = [one for one in servers if _loopback(one)]
+    return hidden[0] if hidden and len(hidden) == len(servers) else None
+
+
+def resolvers() -> list[str]:
+    """The name servers of the sandbox: the host's, or the address that stands for one of its loopback."""
+    if hidden_resolver():
+        return [resolver_address()]
+    way = outside()
+    # one that is known on a certain link only cannot be told to anybody else
+    servers = [one for one in _name_servers() if not _loopback(one) and "%" not in one]
+    return [one for one in servers if (way.ipv6 if ":" in one else way.ipv4)][:3]
 
 
 def qemu_arguments(definition: Definition, bus: str, tap: int) -> list[str]:
@@ -232,7 +252,7 @@ def operations(definition: Definition) -> Iterator[wire.Record]:
             yield from _replace_file("/etc/hosts", f"127.0.0.1 localhost {definition.hostname}\n{names}")
             text = "# no name server: only what was allowed can be reached\n"
         else:
-            text = "".join(f"nameserver {one}\n" for one in resolvers() or [RESOLVER])
+            text = "".join(f"nameserver {one}\n" for one in resolvers())
         yield from _replace_file("/etc/resolv.conf", text)
     else:
         yield ("wait", f"/sys/class/net/{name}", 3000)

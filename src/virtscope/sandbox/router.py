@@ -136,7 +136,7 @@ def command_line(definition: Definition, control: int = 3, listeners: Sequence[i
         MissingDependency: a program that it needs is not installed.
     """
     words = [word for one in steps(definition, listeners) for word in (*one, ",")]
-    return [process.SELF, "network", str(control), *words[:-1], "--", *_pasta(definition)]
+    return [process.SELF, "network", str(control), *words[:-1], "--", *_pasta()]
 
 
 def steps(definition: Definition, listeners: Sequence[int] = ()) -> Iterator[Step]:
@@ -183,6 +183,9 @@ def steps(definition: Definition, listeners: Sequence[int] = ()) -> Iterator[Ste
     target = ADDRESS if way.ipv4 else ADDRESS6
     for number, forward in zip(listeners, definition.network.publish, strict=False):
         yield ("publish", forward.protocol, str(number), target, str(forward.inside))
+    if not definition.network.allow and (hidden := network.hidden_resolver()):
+        yield ("address", INSIDE, network.resolver_address(), str(PREFIX if way.ipv4 else PREFIX6))
+        yield ("resolve", network.resolver_address(), hidden)
     if contained:
         yield ("enter",)
     yield ("tell", "ready")
@@ -196,7 +199,7 @@ def _tool(name: str, *, needed: bool) -> str | None:
     return found
 
 
-def _pasta(definition: Definition) -> list[str]:
+def _pasta() -> list[str]:
     way = network.outside()
     tool = _tool("pasta", needed=True)
     argv = [str(tool), "--foreground", "--quiet", "--stderr", "--ns-ifname", UPLINK]
@@ -213,8 +216,6 @@ def _pasta(definition: Definition) -> list[str]:
         argv += ["--address", ADDRESS6, "--gateway", BEYOND6]
     else:
         argv += ["--ipv4-only"]
-    if not network.resolvers() and not definition.network.allow:
-        argv += ["--dns-forward", network.RESOLVER]
     return argv
 
 

@@ -83,5 +83,6 @@ int own_network(void);
 int network_main(int argc, char **argv);
 int publish_add(const char *protocol, const char *listener, const char *address, const char *port);
 void publish_serve(int control);
+pid_t publish_fork(void);      /* a child that ends with us */
 
 #endif

@@ -47,7 +47,7 @@ int publish_add(const char *protocol, const char *listener, const char *address,
 	return 0;
 }
 
-static pid_t bound_fork(void)
+pid_t publish_fork(void)
 {
 	pid_t parent = getpid(), child = fork();
 	if (!child && (prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0) || getppid() != parent))
@@ -77,7 +77,7 @@ static void connection(int client, const struct port *p)
 		setsockopt(client, SOL_SOCKET, SO_LINGER, &reset, sizeof reset);
 		_exit(1);
 	}
-	pid_t back = bound_fork();
+	pid_t back = publish_fork();
 	if (back)
 		carry(client, s);
 	else
@@ -157,7 +157,7 @@ void publish_serve(int control)
 	sigaction(SIGCHLD, &action, NULL);
 	for (int i = 0; i < port_count; i++) {
 		if (ports[i].datagrams) {
-			if (!bound_fork()) {
+			if (!publish_fork()) {
 				datagrams(ports + i);
 				_exit(1);
 			}
@@ -184,7 +184,7 @@ void publish_serve(int control)
 			int client = accept4(ports[p].listener, NULL, NULL, SOCK_CLOEXEC);
 			if (client < 0)
 				continue;
-			pid_t child = bound_fork();
+			pid_t child = publish_fork();
 			if (!child)
 				connection(client, ports + p);
 			connections += child > 0;

@@ -2,11 +2,13 @@
  * program (pasta) that makes its connections with the host's sockets. The sandbox is on the other side of a tap
  * device or of a pair of interfaces, so it has no power over what is set up here. */
 #include "init.h"
+#include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/capability.h>
 #include <linux/if_tun.h>
 #include <net/if.h>
+#include <netinet/in.h>
 #include <poll.h>
 #include <sched.h>
 #include <signal.h>
@@ -110,6 +112,66 @@ static int await(const char *name, pid_t connector)
 	return 0;
 }
 
+/* Of the name server on the host's loopback, which nobody else can reach: one process stays outside and makes the
+ * connections, on sockets of the namespace that it is sent. */
+static int resolver = -1;
+
+static int make_resolver(const char *address)
+{
+	int pair[2];
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair))
+		return -1;
+	pid_t child = publish_fork();
+	if (!child) {
+		char room[CMSG_SPACE(2 * sizeof(int))], byte, numbers[2][12];
+		struct iovec data = { &byte, 1 };
+		struct msghdr m = { .msg_iov = &data, .msg_iovlen = 1, .msg_control = room, .msg_controllen = sizeof room };
+		int fds[2];
+		close(pair[0]);
+		if (recvmsg(pair[1], &m, MSG_CMSG_CLOEXEC) != 1 || !CMSG_FIRSTHDR(&m))
+			_exit(1);
+		memcpy(fds, CMSG_DATA(CMSG_FIRSTHDR(&m)), sizeof fds);
+		for (int i = 0; i < 2; i++) {
+			snprintf(numbers[i], sizeof numbers[i], "%d", fds[i]);
+			if (publish_add(i ? "tcp" : "udp", numbers[i], address, "53"))
+				_exit(1);
+		}
+		publish_serve(pair[1]);
+		_exit(0);
+	}
+	close(pair[1]);
+	resolver = pair[0];
+	return child < 0 ? -1 : 0;
+}
+
+static int serve_names(const char *address)
+{
+	struct sockaddr_in in = { .sin_family = AF_INET, .sin_port = htons(53) };
+	struct sockaddr_in6 in6 = { .sin6_family = AF_INET6, .sin6_port = htons(53) };
+	int v6 = inet_pton(AF_INET, address, &in.sin_addr) != 1;
+	if (v6 && inet_pton(AF_INET6, address, &in6.sin6_addr) != 1)
+		return errno = EINVAL, -1;
+	char room[CMSG_SPACE(2 * sizeof(int))] = { 0 };
+	struct iovec data = { "r", 1 };
+	struct msghdr m = { .msg_iov = &data, .msg_iovlen = 1, .msg_control = room, .msg_controllen = sizeof room };
+	int fds[2];
+	for (int i = 0; i < 2; i++) {
+		fds[i] = socket(v6 ? AF_INET6 : AF_INET, (i ? SOCK_STREAM : SOCK_DGRAM) | SOCK_CLOEXEC, 0);
+		if (fds[i] < 0 || bind(fds[i], v6 ? (void *)&in6 : (void *)&in, v6 ? sizeof in6 : sizeof in) ||
+		    (i && listen(fds[i], 16)))
+			return -1;
+	}
+	struct cmsghdr *c = CMSG_FIRSTHDR(&m);
+	c->cmsg_level = SOL_SOCKET;
+	c->cmsg_type = SCM_RIGHTS;
+	c->cmsg_len = CMSG_LEN(sizeof fds);
+	memcpy(CMSG_DATA(c), fds, sizeof fds);
+	int failed = sendmsg(resolver, &m, MSG_NOSIGNAL) != 1;
+	close(fds[0]);
+	close(fds[1]);
+	return failed ? -1 : 0;
+}
+
 #define IS(name, n) (!strcmp(a[0], name) && count == (n) + 1)
 
 static int step(char **a, int count, int control, pid_t connector, int go)
@@ -135,6 +197,8 @@ static int step(char **a, int count, int control, pid_t connector, int go)
 		return run_tool(a + 1);
 	if (IS("publish", 4))
 		return publish_add(a[1], a[2], a[3], a[4]);
+	if (IS("resolve", 2))
+		return serve_names(a[1]);
 	if (IS("await", 1))
 		return await(a[1], connector);
 	return net_apply(&r);
@@ -169,6 +233,9 @@ int network_main(int argc, char **argv)
 		_exit(127);
 	}
 	close(go[0]);
+	for (int i = 1; i + 2 < last; i++)
+		if (!strcmp(argv[i], "resolve") && make_resolver(argv[i + 2]))
+			return 125;
 	if (connector < 0 || own_network() || (outer = own_namespace()) < 0) {
 		fprintf(stderr, "user and network namespace: %s\n", strerror(errno));
 		return 125;
