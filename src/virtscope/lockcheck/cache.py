@@ -17,7 +17,7 @@ from typing import Any
 from .compiledb import Command
 from .ir import IR_VERSION
 
-RESULT_VERSION = 13
+RESULT_VERSION = 14
 """Raise it when the analysis finds other things in the same graph."""
 
 

@@ -5,26 +5,29 @@ each block the possible states are kept side by side, and with each state what i
 values and of pointers that are other paths' aliases (facts). States that agree on all locks are joined, and
 their facts with them, so what is known of a flag goes with the lock that was taken because of it, and the
 number of states stays small (the property simulation of Das, Lerner and Seigle, "ESP", PLDI 2002). When a
-block collects more than :data:`STATES` of them they are joined by union, and a lock held in some and
-released in others is ``M``, both.
+block collects more than :data:`STATES` of them, the function is followed again once for each lock
+(:mod:`.focus`).
 """
 
 from __future__ import annotations
 
+from heapq import heappop, heappush
 from typing import Any
 
-from .effects import Effects
 from .findings import Place
+from .focus import Focus, combined
 from .ir import Function
+from .liveness import live_variables, prune, targets
+from .names import Exit
 from .paths import shape, weak
 from .prepare import Call, Set, prepare
 from .results import Candidate, Result
 from .rules import ANY, ZERO, RuleSet
-from .states import NONZERO, Env, Locks, compare, held, join, key_of, locks_of, origin, shown, sign, union
+from .states import NONZERO, Env, Locks, compare, held, join, locks_of, origin, shown, sign
 from .summaries import Outcome, Summary, outward, simplify
 
 STATES = 40
-"""How many states a block may have before they are joined by union."""
+"""How many states a block may have before the function's locks are looked at one by one."""
 STEPS = 60_000
 """How many block visits a function may take (or 20 for each block) before it is given up, and said so."""
 
@@ -47,58 +50,92 @@ def analyse(function: Function, rules: RuleSet, summaries: dict[str, Summary], e
     return flow.finish()
 
 
-class Flow(Effects):
+class Flow(Focus):
     """The fixed point over one function."""
 
     def run(self) -> None:
-        """Walks blocks until no state is new."""
-        work: list[tuple[int, Locks]] = [(0, ())]
+        """Walks blocks until no state is new: with all locks at once, or, when that is too much, with one
+        after the other.
+        """
+        self.live = live_variables(self.prepared)
+        self.order = _order(self.prepared.ends)
+        self.left = max(STEPS, 20 * len(self.states))
+        try:
+            self._follow()
+        except _TooManyStates:
+            self._one_by_one()
+
+    def _follow(self) -> None:
+        order = self.order
+        self.work = [(order[0], 0, ())]
         self.states[0][()] = {}
-        self.parents[(0, ())] = None
-        steps = 0
-        enough = max(STEPS, 20 * len(self.states))
-        while work:
-            number, locks = work.pop()
-            if locks not in self.states[number]:
-                continue  # joined with others meanwhile
-            steps += 1
-            if steps > enough:
-                self.result.problem = f"has too many paths to follow within {enough} steps"
-                return
+        self.parents.setdefault((0, ()), None)
+        while self.work:
+            _, number, locks = heappop(self.work)
+            self.waiting.discard((number, locks))
+            self.left -= 1
+            if self.left < 0:
+                raise _TooManyStates
             self.here = (number, locks)
             envs = self.block(number, Env(locks_of(locks), dict(self.states[number][locks])))
             for env in envs:
                 for target, after in self.leave(number, env):
-                    self.arrive(target, after, work)
+                    self.arrive(target, after)
 
-    def arrive(self, number: int, env: Env, work: list[tuple[int, Locks]]) -> None:
+    def _one_by_one(self) -> None:
+        """Follows the function once for each lock it mentions."""
+        self.result = Result()
+        for known in (self.found, self.places, self.pending, self.edges, self.endings, self.handed_over):
+            known.clear()
+        self.parents.clear()
+        self.left = max(STEPS, 20 * len(self.states))
+        together: list[dict[Locks, dict[str, Any]]] = [{} for _ in self.states]
+        exits = []
+        done: set[str] = set()
+        while True:
+            self.focus = next((k for k in sorted(self.classes) if self.family(k) not in done), "")
+            if not self.focus:
+                break
+            self.states = [{} for _ in together]
+            self.exits = []
+            self.waiting.clear()
+            acquired, self.result.summary.acquires = self.result.summary.acquires, {}
+            try:
+                self._follow()
+            except _TooManyStates:
+                self.result.problem = "has too many lock states to follow all of them"
+            for name, (line, callee, released) in self.result.summary.acquires.items():
+                before = acquired.setdefault(name, (line, callee, released))[2]
+                before.extend(x for x in released if x not in before)
+            self.result.summary.acquires = acquired
+            done.add(self.family(self.focus))
+            self.parts.append(self.exits)
+            exits += self.exits
+            for all_states, states in zip(together, self.states, strict=True):
+                all_states.update(states)
+            if self.result.problem:
+                break
+        self.focus, self.states, self.exits = "", together, exits
+
+    def arrive(self, number: int, env: Env) -> None:
         """Adds a state to a block, joined with what is there."""
-        locks = key_of(env, self.prepared.roles)
+        prune(self.prepared, env.facts, env.locks, self.live[number])
+        locks = self.state_key(env)
         states = self.states[number]
-        if locks not in states:
+        known = states.get(locks)
+        if known is None:
             if len(states) >= STATES:
-                locks, env = self._union(number, locks, env)
-                if locks in states and join(states[locks], env.facts) == states[locks]:
-                    return
-            if locks not in states:
-                states[locks] = env.facts
-                self.parents.setdefault((number, locks), self.here)
-                work.append((number, locks))
+                raise _TooManyStates
+            states[locks] = env.facts
+            self.parents.setdefault((number, locks), self.here)
+        else:
+            joined = join(known, env.facts)
+            if joined == known:
                 return
-        joined = join(states[locks], env.facts)
-        if joined != states[locks]:
             states[locks] = joined
-            work.append((number, locks))
-
-    def _union(self, number: int, locks: Locks, env: Env) -> tuple[Locks, Env]:
-        """All states of a block as one."""
-        states = self.states[number]
-        out = union([*(locks_of(s) for s in states), locks_of(locks)])
-        facts = env.facts
-        for other in states.values():
-            facts = join(facts, other)
-        states.clear()
-        return tuple(sorted(out.items())), Env(out, facts)
+        if (number, locks) not in self.waiting:
+            self.waiting.add((number, locks))
+            heappush(self.work, (self.order[number], number, locks))
 
     def block(self, number: int, env: Env) -> list[Env]:
         """Runs a block's instructions."""
@@ -117,7 +154,7 @@ class Flow(Effects):
             return envs
         by_locks: dict[Locks, Env] = {}
         for env in envs:
-            locks = key_of(env, self.prepared.roles)
+            locks = self.state_key(env)
             known = by_locks.get(locks)
             if known is None:
                 by_locks[locks] = env
@@ -125,10 +162,7 @@ class Flow(Effects):
                 known.facts = join(known.facts, env.facts)
         out = list(by_locks.values())
         if len(out) > STATES:
-            facts = out[0].facts
-            for env in out[1:]:
-                facts = join(facts, env.facts)
-            return [Env(union([env.locks for env in out]), facts)]
+            raise _TooManyStates
         return out
 
     def leave(self, number: int, env: Env) -> list[tuple[int, Env]]:
@@ -208,8 +242,31 @@ class Flow(Effects):
         """Puts the result together."""
         result = self.result
         by_line: dict[int, dict[str, str]] = {}
+        parts = [simplify(self._outcomes(exits, by_line)) for exits in self.parts or [self.exits]]
+        for line, held_here in sorted(by_line.items()):
+            keys = sorted(held_here)
+            names = ", ".join(shown(k) for k in keys)
+            what = f"{names} {'are' if len(keys) > 1 else 'is'} still locked at this exit"
+            places = tuple(
+                Place(self.function.file, at, f"{shown(k)} is locked here")
+                for k in keys
+                if (at := self.taken_at.get(k, 0))
+            )
+            self.report("exit-locked", line, "", what, self._typed(*keys), places)
+        result.summary.outcomes = parts[0] if len(parts) == 1 else combined(parts)
+        self.check_given_back()
+        result.findings = list(self.found.values())
+        given = {key for _, _, _, locks, _ in self.exits for key, status in locks if status[0] == "R"}
+        result.candidates = self.collected(
+            [c for c in self.pending.values() if c.kind == "exit-locked" or c.key in given]
+        )
+        result.edges = list(self.edges.values())
+        return result
+
+    def _outcomes(self, exits: list[Exit], by_line: dict[int, dict[str, str]]) -> list[Outcome]:
+        """What each exit says to callers; locks still held there are mistakes, or may be."""
         outcomes: list[Outcome] = []
-        for line, mask, operand, locks, conditions in self.exits:
+        for line, mask, operand, locks, conditions in exits:
             changes = []
             for key, status in locks:
                 seen = outward(self.function, key, operand)
@@ -228,26 +285,12 @@ class Flow(Effects):
                 else:
                     self._leak(line, key, seen, status)
             outcomes.append((mask, tuple(sorted(changes)), conditions))
-        for line, held_here in sorted(by_line.items()):
-            keys = sorted(held_here)
-            names = ", ".join(shown(k) for k in keys)
-            what = f"{names} {'are' if len(keys) > 1 else 'is'} still locked at this exit"
-            places = tuple(
-                Place(self.function.file, at, f"{shown(k)} is locked here")
-                for k in keys
-                if (at := self.taken_at.get(k, 0))
-            )
-            self.report("exit-locked", line, "", what, self._typed(*keys), places)
-        result.summary.outcomes = simplify(outcomes)
-        result.findings = list(self.found.values())
-        given = {key for _, _, _, locks, _ in self.exits for key, status in locks if status[0] == "R"}
-        result.candidates = [c for c in self.pending.values() if c.kind == "exit-locked" or c.key in given]
-        result.edges = list(self.edges.values())
-        return result
+        return outcomes
 
     def reach(self) -> None:
         """For a function that does nothing to locks itself: the locks it takes through others."""
-        for code in self.prepared.code:
+        for number, code in enumerate(self.prepared.code):
+            self.here = (number, ())
             for ins in code:
                 if isinstance(ins, Call):
                     self.check_forbidden(Env({}, {}), ins)
@@ -278,3 +321,27 @@ class Flow(Effects):
             ("exit-locked", key, line),
             Candidate("exit-locked", seen, key, line, left_by, finding, self._field(key)),
         )
+
+
+class _TooManyStates(Exception):
+    """The locks that are looked at have too many states together."""
+
+
+def _order(ends: list[Any]) -> list[int]:
+    """For each block its place when every block comes after those that lead to it, loops apart."""
+    place = [len(ends)] * len(ends)
+    seen = {0}
+    stack = [(0, iter(targets(ends[0])))]
+    number = len(ends)
+    while stack:
+        block, rest = stack[-1]
+        for target in rest:
+            if target not in seen:
+                seen.add(target)
+                stack.append((target, iter(targets(ends[target]))))
+                break
+        else:
+            stack.pop()
+            number -= 1
+            place[block] = number
+    return place

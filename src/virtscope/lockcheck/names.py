@@ -6,6 +6,7 @@ import re
 from typing import Any
 
 from .findings import Finding
+from .liveness import targets
 from .paths import rebase, root, under, variables
 from .prepare import Prepared
 from .results import Candidate, Edge, Result
@@ -15,6 +16,9 @@ from .summaries import Conditions, seen_value
 
 _CALLED = re.compile(r"%\d+")
 _LAST_FIELD = re.compile(r"(?:->|\.)(\w+)(?:\[[^\[\]]*\])*$")
+
+Exit = tuple[int, int, str, Locks, Conditions]
+"""A way out: its line, the signs of what it returns, the path it returns, the locks, what is known."""
 
 
 class Names:
@@ -35,7 +39,7 @@ class Names:
         self.result = Result()
         self.states: list[dict[Locks, dict[str, Any]]] = [{} for _ in prepared.code]
         self.parents: dict[tuple[int, Locks], tuple[int, Locks] | None] = {}
-        self.exits: list[tuple[int, int, str, Locks, Conditions]] = []
+        self.exits: list[Exit] = []
         self.classes: dict[str, str] = {}
         self.identities: dict[str, str] = {}
         self.taken_at: dict[str, int] = {}
@@ -45,6 +49,12 @@ class Names:
         self.edges: dict[tuple[str, str], Edge] = {}
         self.endings: dict[tuple[int, Locks], tuple[int, Locks]] = {}
         self.handed_over: dict[str, str] = {}
+        self.retaken: set[str] = set()
+        self.returning = _returning(prepared.ends)
+        self.families: dict[str, str] = {}
+        self.parts: list[list[Exit]] = []
+        self.work: list[tuple[int, int, Locks]] = []
+        self.waiting: set[tuple[int, Locks]] = set()
         self.here: tuple[int, Locks] = (0, ())
 
     def resolve(self, env: Env, operand: str) -> str:
@@ -242,3 +252,19 @@ class Names:
             text = known[1] if known else self.prepared.types.get(path) or self.classes.get(key, "")
             out.append((shown(key), text))
         return tuple(out)
+
+
+def _returning(ends: list[Any]) -> set[int]:
+    """The blocks from which the function may return; on the others' ways the program ends."""
+    before: dict[int, list[int]] = {}
+    for number, end in enumerate(ends):
+        for target in targets(end):
+            before.setdefault(target, []).append(number)
+    out = {number for number, end in enumerate(ends) if end is not None and end[0] in ("R", "E")}
+    stack = list(out)
+    while stack:
+        for number in before.get(stack.pop(), ()):
+            if number not in out:
+                out.add(number)
+                stack.append(number)
+    return out

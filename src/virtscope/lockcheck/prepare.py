@@ -16,6 +16,9 @@ from .paths import root, shape, variables
 from .rules import Effect, RuleSet
 from .summaries import Summary
 
+LONGEST = 48
+"""How many instructions a block may have."""
+
 
 def bare(key: str) -> str:
     """A function's plain name: a static one's key has its file before it."""
@@ -146,6 +149,7 @@ def prepare(function: Function, rules: RuleSet, summaries: dict[str, Summary]) -
         out.relevant = True
     if out.relevant:
         _trim(out)
+        _split(out)
     return out
 
 
@@ -236,6 +240,18 @@ def _end(out: Prepared, end: Any, fix: Any, names: dict[str, str]) -> Any:
         out.interesting.add(operand)
         return ("R", end[1], operand)
     return end
+
+
+def _split(out: Prepared) -> None:
+    """Makes chains of very long blocks: between blocks what is no longer wanted is forgotten."""
+    for number in range(len(out.code)):
+        code, end, at = out.code[number], out.ends[number], number
+        for start in range(LONGEST, len(code), LONGEST):
+            out.ends[at] = ("J", len(out.code))
+            at = len(out.code)
+            out.code.append(code[start : start + LONGEST])
+            out.ends.append(end)
+        out.code[number] = code[:LONGEST]
 
 
 def _trim(out: Prepared) -> None:

@@ -115,6 +115,6 @@ def _block(
     if not ways:
         return []
     for env, steps in ways:
-        if after is not None and key_of(env, flow.prepared.roles) == after:
+        if after is not None and set(after) <= set(key_of(env, flow.prepared.roles)):
             return steps
     return ways[0][1]
