@@ -407,13 +407,49 @@ def test_read_only_disk_cannot_be_written(name: str, tmp_path: Path) -> None:
     assert image.read_bytes() == bytes(1 << 20)
 
 
-def test_overlay_that_is_kept(tmp_path: Path) -> None:
-    box = usable("qemu:").with_overlay(str(tmp_path))
+@pytest.mark.parametrize("name", ["qemu:", "uml:", "namespaces:", "lxc:///system"])
+def test_overlay_that_is_kept(name: str, daemon: Callable[[str], str], tmp_path: Path) -> None:
+    box = chosen(name, daemon).with_overlay(str(tmp_path))
+    change = "echo kept > /etc/virtscope-kept && rm /etc/hostname"
     with box as session:
-        assert session.run(["sh", "-c", "echo kept > /etc/virtscope-kept"], timeout=60).ok
+        assert session.run(["sh", "-c", change], timeout=60).ok
+        if name == "namespaces:":
+            with pytest.raises(SandboxError, match="another sandbox"):
+                box.start()
     with box as session:
         assert session.run(["cat", "/etc/virtscope-kept"], timeout=60).stdout == b"kept\n"
+        assert session.run(["cat", "/etc/hostname"], timeout=60).status == 1
     assert not Path("/etc/virtscope-kept").exists()
+    assert Path("/etc/hostname").exists()
+    assert all(entry.stat().st_mode & 0o077 == 0 for entry in tmp_path.iterdir() if entry.is_dir())
+
+
+BESIDE_MOUNTS = """
+from virtscope.sandbox import Sandbox
+with Sandbox().on("namespaces:").with_overlay().with_bind("/tmp/shown", "/var/opt/shown") as session:
+    script = '''
+        echo 1 > /var/opt/new && rm /var/opt/old && echo 2 > /var/lib/virtscope-x && echo 3 > /var/virtscope-x
+        cat /var/opt/new /var/lib/virtscope-x /var/virtscope-x && ls -A /var/opt && rm /etc/passwd
+        touch /tmp/shown/x 2>/dev/null || touch /tmp/shown/inner/x 2>/dev/null || echo read-only
+    '''
+    print(session.run(["sh", "-c", script], timeout=30).stdout.decode(), end="")
+"""
+
+
+def test_mounts_of_the_host_under_an_overlay() -> None:
+    """Folders with a mount below them can be written to; what is shown read-only is so on any mount."""
+    usable("namespaces:")
+    if os.geteuid():
+        pytest.skip("only root can mount something on the host, for itself alone")
+    mounts = """
+        mount -t tmpfs -o nosuid,nodev,noexec none /var/opt && mkdir -p /var/opt/shown/inner
+        mount -t tmpfs none /var/opt/shown/inner && echo old > /var/opt/old
+        mount --bind /etc/hostname /etc/hostname && "$@" && cat /var/opt/old
+    """
+    words = ["unshare", "-m", "sh", "-ec", mounts, "sh", sys.executable, "-c", BESIDE_MOUNTS]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.stdout == "1\n2\n3\nnew\nshown\nread-only\nold\n", done
+    assert not Path("/var/virtscope-x").exists()
 
 
 @pytest.mark.parametrize("transport", ["9p", "virtiofs"])
@@ -494,7 +530,8 @@ def test_nothing_is_left_after_kill_minus_nine(sandbox: Sandbox) -> None:
     program = f"from virtscope.sandbox import Sandbox\nSandbox().on({name!r}).run(['sleep', '9731'])\n"
     victim = subprocess.Popen([sys.executable, "-c", program])
     try:
-        deadline = time.monotonic() + 30
+        # libvirt's are no children of ours
+        deadline = time.monotonic() + (3 if "/system" in name else 30)
         while not (children := _descendants(victim.pid)) and time.monotonic() < deadline:
             time.sleep(0.01)
         time.sleep(0.5)

@@ -7,6 +7,7 @@ even if we are killed. Entry points: `domain_xml`, `start`.
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
 import socket
@@ -16,7 +17,7 @@ from xml.sax.saxutils import quoteattr
 
 from virtscope.errors import GuestError, SandboxError, UsageError
 from virtscope.host import libvirt_domains
-from virtscope.sandbox import compiler, initramfs, kernels, plan, qemu, runtime
+from virtscope.sandbox import compiler, initramfs, kernels, overlay, plan, qemu, runtime
 from virtscope.sandbox.definition import Definition
 from virtscope.sandbox.session import Session
 
@@ -124,8 +125,6 @@ def _container_xml(definition: Definition, name: str) -> str:
         raise UsageError("disks and host-image mounts need a kernel of their own: use qemu: or uml:")
     if definition.display is not None:
         raise UsageError("a container has no display")
-    if definition.overlay_directory:
-        raise UsageError("a kept overlay needs a machine: use qemu:")
     interface = _interface(definition)
     network = "" if interface else "<privnet/>"
     return f"""<domain type='lxc'>
@@ -234,15 +233,19 @@ def start(definition: Definition) -> tuple[Session, plan.Base]:
     """
     name = f"virtscope-{runtime.own_name()}"
     if is_container(definition.backend):
+        folder = definition.overlay_directory
+        held = [overlay.take(folder, definition.who())] if folder else []
         ours, theirs = socket.socketpair()
         try:
             domain = _create(definition.backend, domain_xml(definition, name), [theirs.fileno()])
         except BaseException:
-            ours.close()
+            for fd in (ours.detach(), *held):
+                os.close(fd)
             raise
         finally:
             theirs.close()
         session = Session(ours, DomainMachine(name, domain))
+        session.on_close += [functools.partial(os.close, fd) for fd in held]
         base = plan.Base(machine=False, transport="bind")
     else:
         qemu.prepare_overlay(definition)

@@ -7,13 +7,14 @@ and sees the host's files read-only. Entry points: `command_line`, `start`.
 
 from __future__ import annotations
 
+import functools
 import os
 import socket
 import time
 from collections.abc import Sequence
 
 from virtscope.errors import SandboxError, UsageError
-from virtscope.sandbox import plan, process
+from virtscope.sandbox import overlay, plan, process
 from virtscope.sandbox.definition import Definition
 from virtscope.sandbox.session import Session
 
@@ -37,10 +38,11 @@ def start(
     """
     if definition.disks or any(mount.kind == "host-image" for mount in definition.mounts):
         raise UsageError("disks and host-image mounts need a kernel of their own: use qemu: or uml:")
-    if definition.overlay_directory:
-        raise UsageError("a kept overlay needs a machine: use qemu:")
     if definition.display is not None:
         raise UsageError("the namespaces: back end has no display")
+    held = (
+        [overlay.take(definition.overlay_directory, definition.who())] if definition.overlay_directory else []
+    )
     ours, theirs = socket.socketpair()
     os.set_inheritable(theirs.fileno(), True)
     try:
@@ -53,11 +55,13 @@ def start(
             "the namespace", argv, keep=[theirs.fileno(), *network], launch=options, guarded=True
         )
     except BaseException:
-        ours.close()
+        for fd in (ours.detach(), *held):
+            os.close(fd)
         raise
     finally:
         theirs.close()
     session = Session(ours, machine)
+    session.on_close += [functools.partial(os.close, fd) for fd in held]
     try:
         session.wait_ready(time.monotonic() + 10)
     except SandboxError as error:

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from virtscope.errors import UsageError
-from virtscope.sandbox import wire
+from virtscope.sandbox import overlay, wire
 from virtscope.sandbox.definition import Definition, Mount, Network
 
 MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC = 1, 2, 4, 8
@@ -157,6 +157,8 @@ def _operations(definition: Definition, base: Base) -> Iterator[wire.Record]:
             yield ("private", "/")
         # before anything is covered
         yield from _sources(definition, base, "", grabs, opened)
+        if not base.machine:
+            yield from overlay.sources(definition)
         yield ("mount", "stage", "/tmp", "tmpfs", MS_NOSUID | MS_NODEV, "mode=755")
         yield ("mkdir", root, 0o755)
         yield ("bind", "/", root)
@@ -172,12 +174,16 @@ def _operations(definition: Definition, base: Base) -> Iterator[wire.Record]:
             yield ("mount", base.tag, root, "9p", MS_RDONLY, _nine_options(base, read_only=True))
         over = "/over"
     lower = root
-    if needs_overlay(definition) and base.user_namespace:
-        root = yield from _overlays(root, over)
-    elif needs_overlay(definition):
-        root, more = yield from _overlay(definition, base, root, over)
-        for place in more:
-            yield ("bind", lower + place, root + place)
+    if needs_overlay(definition):
+        kept = bool(definition.overlay_directory) and base.machine
+        root = yield from overlay.operations(
+            definition,
+            root,
+            over,
+            disk=_find_disk(base, "overlay") if kept else None,
+            machine=base.machine,
+            unprivileged=base.user_namespace,
+        )
     if base.transport != "bind":
         yield from _sources(definition, base, lower, grabs, opened)
     yield ("mark", "root")
@@ -199,7 +205,7 @@ def _operations(definition: Definition, base: Base) -> Iterator[wire.Record]:
         yield from _target(mount)
         yield ("place", slot, mount.target)
         if not mount.writable:
-            yield ("?remount", mount.target, MS_RDONLY)
+            yield ("read-only", mount.target)
     for mount in definition.mounts:
         yield from _mount(definition, base, mount)
     for slot, _, target, permissions in opened:
@@ -239,73 +245,6 @@ def _sources(
     if not base.machine:
         for at, device in enumerate(DEVICES):
             yield ("grab", 50 + at, f"/dev/{device}")
-
-
-def _overlay(
-    definition: Definition, base: Base, root: str, over: str
-) -> Generator[wire.Record, None, tuple[str, tuple[str, ...]]]:
-    """Yields the operations; returns the new root and the host mounts that an overlay does not look into."""
-    yield ("mkdir", over, 0o755)
-    if definition.overlay_directory and base.machine:
-        yield ("mount", "sysfs", "/sys", "sysfs", 0, "")
-        yield _find_disk(base, "overlay")
-        yield ("mount", "/dev/overlay", over, "ext4", 0, "")
-    else:
-        yield ("mount", "overlay", over, "tmpfs", 0, "mode=755")
-    merged = f"{over}/merged"
-    for name in ("upper", "work"):
-        yield ("mkdir", f"{over}/{name}", 0o755)
-    yield ("mkdir", merged, 0o755)
-    options = f"lowerdir={root},upperdir={over}/upper,workdir={over}/work"
-    yield ("mount", "overlay", merged, "overlay", 0, options)
-    return merged, () if base.machine else tuple(_host_mounts())
-
-
-def _overlays(root: str, over: str) -> Generator[wire.Record, None, str]:
-    """A writable root made of one overlay for each top folder.
-
-    Without real privilege a tree with other mounts in it cannot be the lower layer of an overlay, and the
-    host's root always has some. A top folder with a mount below it stays read-only.
-    """
-    yield ("mkdir", over, 0o755)
-    yield ("mount", "overlay", over, "tmpfs", 0, "mode=755")
-    yield ("mkdir", f"{over}/merged", 0o755)
-    yield ("bind", f"{over}/merged", f"{over}/merged")
-    mounts = [place.split("/")[1] for place in _all_mounts()]
-    for entry in sorted(os.scandir("/"), key=lambda entry: entry.name):
-        place = f"{over}/merged/{entry.name}"
-        if entry.is_symlink():
-            yield ("symlink", os.readlink(entry.path), place)
-        elif entry.is_dir():
-            yield ("mkdir", place, 0o755)
-            if entry.name in mounts or entry.name == "tmp":
-                yield ("bind", f"{root}/{entry.name}", place)
-                continue
-            for name in ("upper", "work"):
-                yield ("mkdir", f"{over}/{name}/{entry.name}", 0o755)
-            layers = f"upperdir={over}/upper/{entry.name},workdir={over}/work/{entry.name}"
-            options = f"lowerdir={root}/{entry.name},{layers},userxattr"
-            yield ("?mount", "overlay", place, "overlay", 0, options)
-    return f"{over}/merged"
-
-
-def _all_mounts() -> list[str]:
-    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as lines:
-        return [place for place in (line.split(" ")[4] for line in lines) if place != "/"]
-
-
-def _host_mounts() -> list[str]:
-    """The host's other filesystems that hold files, outermost first."""
-    kept = []
-    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as lines:
-        for line in lines:
-            fields = line.split(" ")
-            place = fields[4].encode().decode("unicode_escape") if "\\" in fields[4] else fields[4]
-            kind = fields[fields.index("-") + 1]
-            inside = place.startswith(("/proc", "/sys", "/dev", "/run", "/tmp"))
-            if place != "/" and not inside and kind not in ("autofs", "cgroup", "cgroup2"):
-                kept.append(place)
-    return kept
 
 
 def _kernel_filesystems(base: Base) -> Iterator[wire.Record]:
