@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from virtscope.errors import MissingDependency, SandboxError, UsageError
-from virtscope.sandbox import accelerator, initramfs, kernels, plan, process
+from virtscope.sandbox import accelerator, compiler, initramfs, kernels, plan, process
 from virtscope.sandbox.definition import Definition, Disk
 from virtscope.sandbox.session import Session
 
@@ -92,7 +92,7 @@ def shape(definition: Definition, kernel: kernels.Kernel) -> Shape:
     if disks(definition):
         features += ["disk", "filesystems"]
     if definition.network.kind not in ("none", "host"):
-        features += ["net", "ipv6"]
+        features.append("net")
     if definition.display is not None:
         features.append("display")
     choice = definition.accelerator
@@ -129,8 +129,19 @@ def image_format(path: str) -> str:
     return extension if extension in ("qcow2", "vmdk", "vdi", "vhdx", "qed") else "raw"
 
 
-def kernel_arguments(definition: Definition) -> str:
-    """The kernel's command line; the same for every sandbox of a shape."""
+# What the kernel does once and nobody here uses: names for trace events, a self-test; and reading all of
+# its type information for the sake of one way of congestion control (without it, connections use Reno).
+SKIPPED = ("trace_eval_init", "crypto_kdf108_init")
+SKIPPED_WITHOUT_NETWORK = ("cubictcp_register",)
+
+
+def kernel_arguments(definition: Definition, *, emulated: bool = True) -> str:
+    """The kernel's command line; the same for every sandbox of a shape.
+
+    Args:
+        definition: the sandbox.
+        emulated: whether every instruction of the guest costs many of the host.
+    """
     khz = accelerator.tsc_khz()
     words = [
         "quiet",
@@ -143,6 +154,12 @@ def kernel_arguments(definition: Definition) -> str:
     if khz:
         # Measured against the emulated timer of a busy host the clock is found unstable and the boot hangs.
         words += [f"tsc_early_khz={khz}", "tsc=reliable", f"lpj={khz * 4}"]
+    if emulated:
+        # The guest's kernel guards itself less against its own programs: it does not search all of its memory
+        # for pages that are both writable and executable, nor clear pages before it uses them.
+        words += ["rodata=off", "init_on_alloc=0"]
+        skipped = SKIPPED + (SKIPPED_WITHOUT_NETWORK if definition.network.kind == "none" else ())
+        words.append(f"initcall_blacklist={','.join(skipped)}")
     if definition.console:
         words.append("console=ttyS0")
     if definition.append:
@@ -162,7 +179,6 @@ def command_line(
     monitor: int | None = None,
     memory_file: str | None = None,
     memory_shared: bool = False,
-    tap: int = 4,
 ) -> list[str]:
     """QEMU's arguments.
 
@@ -177,7 +193,6 @@ def command_line(
         monitor: the descriptor of a QMP connection.
         memory_file: a file that holds the guest's memory.
         memory_shared: whether what the guest writes goes to that file.
-        tap: the descriptor of the tap device of a "user" network.
     """
     bus = form.bus
     machine = "microvm,isa-serial=" + ("on" if definition.console else "off")
@@ -188,7 +203,7 @@ def command_line(
         from virtscope.sandbox import network
 
         # What starts a helper also has to make a session for it, which the filter counts as a privilege.
-        helpers = "allow" if definition.network.kind == "bridge" else "deny"
+        helpers = "allow" if network.spawns(definition) else "deny"
     filters = f"on,obsolete=deny,elevateprivileges={helpers},spawn={helpers},resourcecontrol=deny"
     args += ["-sandbox", filters]
     if form.transport == "virtiofs" or memory_file:
@@ -205,8 +220,9 @@ def command_line(
     if form.machine == "microvm":
         args += ["-global", "virtio-mmio.force-legacy=false"]
     args += ["-kernel", kernel or str(boot.kernel), "-initrd", archive or str(boot.initramfs)]
-    args += ["-append", kernel_arguments(definition)]
-    args += ["-device", f"virtio-serial-{bus}", "-chardev", f"socket,id=channel,fd={channel}"]
+    args += ["-append", kernel_arguments(definition, emulated=form.accelerator == "tcg")]
+    # Each port costs two queues, which the guest sets up whether they are used or not.
+    args += ["-device", f"virtio-serial-{bus},max_ports=2", "-chardev", f"socket,id=channel,fd={channel}"]
     args += ["-device", "virtserialport,chardev=channel,nr=1,name=virtscope"]
     shares = [("root", "/", True)]
     shares += [
@@ -229,7 +245,7 @@ def command_line(
         args += ["-drive", options + _throttle(definition)]
         args += ["-device", f"virtio-blk-{bus},drive=disk{number},serial={disk.serial}"]
     if definition.network.kind not in ("none", "host"):
-        args += network.qemu_arguments(definition, bus, tap)
+        args += network.qemu_arguments(definition, bus)
     if definition.console:
         args += ["-chardev", f"file,id=console,path={definition.console}", "-serial", "chardev:console"]
     if monitor is not None:
@@ -253,13 +269,8 @@ def base(definition: Definition) -> plan.Base:
     return plan.Base(machine=True, transport=shape(definition, kernel).transport)
 
 
-def start(definition: Definition, launch: Sequence[str] = (), taps: Sequence[int] = ()) -> Session:
+def start(definition: Definition, launch: Sequence[str] = ()) -> Session:
     """Boot a machine and return its session, init waiting to be told what to set up.
-
-    Args:
-        definition: the sandbox.
-        launch: options for `launch`.
-        taps: the descriptor of the tap device of a "user" network, if there is one.
 
     Raises:
         SandboxError: QEMU or the guest did not start.
@@ -271,10 +282,10 @@ def start(definition: Definition, launch: Sequence[str] = (), taps: Sequence[int
     if definition.snapshot and snapshot_fits(definition, form):
         from virtscope.sandbox import snapshot
 
-        session = snapshot.resume(definition, form, boot, launch, taps)
+        session = snapshot.resume(definition, form, boot, launch)
         if session is not None:
             return session
-    return boot_machine(definition, form, boot, launch=launch, taps=taps)
+    return boot_machine(definition, form, boot, launch=launch)
 
 
 def prepare_overlay(definition: Definition) -> None:
@@ -310,15 +321,8 @@ def snapshot_fits(definition: Definition, form: Shape) -> bool:
     # A machine of another user would have to be able to write to the file that all machines start from.
     if definition.who().uid != os.geteuid() and os.geteuid() == 0:
         return False
-    if definition.limits.numa_nodes:
-        return False  # the file's pages are where they were first read
     plain = not disks(definition) and not plan.exports(definition) and definition.display is None
-    return (
-        plain
-        and definition.network.kind in ("none", "user")
-        and form.transport == "9p"
-        and not definition.console
-    )
+    return plain and definition.network.kind == "none" and form.transport == "9p" and not definition.console
 
 
 def _transports(definition: Definition) -> tuple[str, ...]:
@@ -343,6 +347,8 @@ def confinement(definition: Definition, *, writable: Sequence[str] = ()) -> list
         options.append(("show=" if disk.read_only else "writable=") + os.path.realpath(disk.path))
         options += [f"show={path}" for path in backing_files(disk)]
     options += [f"writable={path}" for path in writable]
+    if definition.network.allow:
+        options.append(f"show={compiler.guest_init()}")
     return options
 
 
@@ -370,13 +376,12 @@ def boot_machine(
     monitor: socket.socket | None = None,
     memory: int | None = None,
     launch: Sequence[str] = (),
-    taps: Sequence[int] = (),
 ) -> Session:
     """Start QEMU and wait until the guest's init answers."""
     ours, theirs = socket.socketpair()
     kernel = os.open(boot.kernel, os.O_RDONLY | os.O_CLOEXEC)
     archive = os.open(boot.initramfs, os.O_RDONLY | os.O_CLOEXEC)
-    keep = [theirs.fileno(), kernel, archive, *taps, *([] if memory is None else [memory])]
+    keep = [theirs.fileno(), kernel, archive, *([] if memory is None else [memory])]
     helpers: list[process.HostProcess] = []
     sockets: dict[str, int] = {}
     try:
@@ -404,7 +409,6 @@ def boot_machine(
             monitor=None if monitor is None else monitor.fileno(),
             memory_file=None if memory is None else f"/proc/self/fd/{memory}",
             memory_shared=True,
-            tap=taps[0] if taps else 4,
         )
         writable = [definition.console] if definition.console else []
         if definition.display is not None:
