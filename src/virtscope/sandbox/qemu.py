@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from virtscope.errors import MissingDependency, SandboxError, UsageError
-from virtscope.sandbox import accelerator, compiler, initramfs, kernels, plan, process
+from virtscope.sandbox import accelerator, initramfs, kernels, plan, process
 from virtscope.sandbox.definition import Definition, Disk
 from virtscope.sandbox.session import Session
 
@@ -92,7 +92,7 @@ def shape(definition: Definition, kernel: kernels.Kernel) -> Shape:
     if disks(definition):
         features += ["disk", "filesystems"]
     if definition.network.kind not in ("none", "host"):
-        features.append("net")
+        features += ["net", "ipv6"]
     if definition.display is not None:
         features.append("display")
     choice = definition.accelerator
@@ -179,6 +179,7 @@ def command_line(
     monitor: int | None = None,
     memory_file: str | None = None,
     memory_shared: bool = False,
+    tap: int = 4,
 ) -> list[str]:
     """QEMU's arguments.
 
@@ -193,6 +194,7 @@ def command_line(
         monitor: the descriptor of a QMP connection.
         memory_file: a file that holds the guest's memory.
         memory_shared: whether what the guest writes goes to that file.
+        tap: the descriptor of the tap device of a "user" network.
     """
     bus = form.bus
     machine = "microvm,isa-serial=" + ("on" if definition.console else "off")
@@ -203,7 +205,7 @@ def command_line(
         from virtscope.sandbox import network
 
         # What starts a helper also has to make a session for it, which the filter counts as a privilege.
-        helpers = "allow" if network.spawns(definition) else "deny"
+        helpers = "allow" if definition.network.kind == "bridge" else "deny"
     filters = f"on,obsolete=deny,elevateprivileges={helpers},spawn={helpers},resourcecontrol=deny"
     args += ["-sandbox", filters]
     if form.transport == "virtiofs" or memory_file:
@@ -245,7 +247,7 @@ def command_line(
         args += ["-drive", options + _throttle(definition)]
         args += ["-device", f"virtio-blk-{bus},drive=disk{number},serial={disk.serial}"]
     if definition.network.kind not in ("none", "host"):
-        args += network.qemu_arguments(definition, bus)
+        args += network.qemu_arguments(definition, bus, tap)
     if definition.console:
         args += ["-chardev", f"file,id=console,path={definition.console}", "-serial", "chardev:console"]
     if monitor is not None:
@@ -269,8 +271,13 @@ def base(definition: Definition) -> plan.Base:
     return plan.Base(machine=True, transport=shape(definition, kernel).transport)
 
 
-def start(definition: Definition, launch: Sequence[str] = ()) -> Session:
+def start(definition: Definition, launch: Sequence[str] = (), taps: Sequence[int] = ()) -> Session:
     """Boot a machine and return its session, init waiting to be told what to set up.
+
+    Args:
+        definition: the sandbox.
+        launch: options for `launch`.
+        taps: the descriptor of the tap device of a "user" network, if there is one.
 
     Raises:
         SandboxError: QEMU or the guest did not start.
@@ -282,10 +289,10 @@ def start(definition: Definition, launch: Sequence[str] = ()) -> Session:
     if definition.snapshot and snapshot_fits(definition, form):
         from virtscope.sandbox import snapshot
 
-        session = snapshot.resume(definition, form, boot, launch)
+        session = snapshot.resume(definition, form, boot, launch, taps)
         if session is not None:
             return session
-    return boot_machine(definition, form, boot, launch=launch)
+    return boot_machine(definition, form, boot, launch=launch, taps=taps)
 
 
 def prepare_overlay(definition: Definition) -> None:
@@ -321,8 +328,15 @@ def snapshot_fits(definition: Definition, form: Shape) -> bool:
     # A machine of another user would have to be able to write to the file that all machines start from.
     if definition.who().uid != os.geteuid() and os.geteuid() == 0:
         return False
+    if definition.limits.numa_nodes:
+        return False  # the file's pages are where they were first read
     plain = not disks(definition) and not plan.exports(definition) and definition.display is None
-    return plain and definition.network.kind == "none" and form.transport == "9p" and not definition.console
+    return (
+        plain
+        and definition.network.kind in ("none", "user")
+        and form.transport == "9p"
+        and not definition.console
+    )
 
 
 def _transports(definition: Definition) -> tuple[str, ...]:
@@ -347,8 +361,6 @@ def confinement(definition: Definition, *, writable: Sequence[str] = ()) -> list
         options.append(("show=" if disk.read_only else "writable=") + os.path.realpath(disk.path))
         options += [f"show={path}" for path in backing_files(disk)]
     options += [f"writable={path}" for path in writable]
-    if definition.network.allow:
-        options.append(f"show={compiler.guest_init()}")
     return options
 
 
@@ -376,12 +388,13 @@ def boot_machine(
     monitor: socket.socket | None = None,
     memory: int | None = None,
     launch: Sequence[str] = (),
+    taps: Sequence[int] = (),
 ) -> Session:
     """Start QEMU and wait until the guest's init answers."""
     ours, theirs = socket.socketpair()
     kernel = os.open(boot.kernel, os.O_RDONLY | os.O_CLOEXEC)
     archive = os.open(boot.initramfs, os.O_RDONLY | os.O_CLOEXEC)
-    keep = [theirs.fileno(), kernel, archive, *([] if memory is None else [memory])]
+    keep = [theirs.fileno(), kernel, archive, *taps, *([] if memory is None else [memory])]
     helpers: list[process.HostProcess] = []
     sockets: dict[str, int] = {}
     try:
@@ -409,6 +422,7 @@ def boot_machine(
             monitor=None if monitor is None else monitor.fileno(),
             memory_file=None if memory is None else f"/proc/self/fd/{memory}",
             memory_shared=True,
+            tap=taps[0] if taps else 4,
         )
         writable = [definition.console] if definition.console else []
         if definition.display is not None:
