@@ -32,7 +32,8 @@ def lines(checked: Checked, *, why: bool, title: str, brief: bool) -> Iterator[S
         return
     looked = "entry points" if report.entries else "functions"
     yield f"Summary ({title or report.rules})", "bold"
-    yield f"  {report.files} files, {report.functions} {looked} looked at", None
+    count = len(report.by_function())
+    yield f"  {report.files} files, {report.functions} {looked} looked at, {count} with mistakes", None
     totals = report.totals()
     if not totals:
         yield "  no mistakes found", "green"
@@ -58,15 +59,26 @@ def _function(checked: Checked, function: CheckedFunction, why: bool) -> Iterato
         yield f"    line {finding.line}: {finding.code}", None
         for name, kind in finding.variables:
             yield f"      still locked: {name} ({kind})", "red"
+        yield from _related(finding)
         yield from _why(checked, finding, why)
     yield f"  Mistakes: {len(function.mistakes)}", None
     for finding in function.mistakes:
         yield f"    line {finding.line}: {finding.code}", None
-        yield f"      {finding.kind}: {finding.message}", "red"
-        for place in finding.related:
-            yield f"        {_path(place.file)}:{place.line}: {place.text}", None
+        yield f"      {finding.kind}: {finding.message}{_types(finding)}", "red"
+        yield from _related(finding)
         yield from _why(checked, finding, why)
     yield "", None
+
+
+def _types(finding: Finding) -> str:
+    """The variables that a mistake is about, as they are declared."""
+    typed = ", ".join(f"{name}: {kind}" for name, kind in finding.variables if kind)
+    return f" [{typed}]" if typed else ""
+
+
+def _related(finding: Finding) -> Iterator[Styled]:
+    for place in finding.related:
+        yield f"        {_path(place.file)}:{place.line}: {place.text}", None
 
 
 def _why(checked: Checked, finding: Finding, wanted: bool) -> Iterator[Styled]:

@@ -215,7 +215,7 @@ def _comments(checked: Checked) -> None:
     assert program is not None
     lines = {(f.file, f.name): f.line for f in program.functions.values()}
     sources = checked.sources
-    coded = [replace(f, code=sources.line(f.file, f.line)) for f in report.findings]
+    coded = [replace(f, code=sources.statement(f.file, f.line)) for f in report.findings]
 
     def start(finding: Finding) -> int:
         return lines.get((finding.file, finding.function), 0)

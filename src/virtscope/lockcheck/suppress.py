@@ -23,6 +23,11 @@ _COMMENT = re.compile(
 )
 
 
+_LITERAL = re.compile(r"""\"(?:\\.|[^"\\])*\"|'(?:\\.|[^'\\])*'|/\*.*?\*/|//.*""")
+_FURTHER_LINES = 8
+"""How many lines of a statement are shown at most."""
+
+
 class Sources:
     """The lines of source files, read once each."""
 
@@ -43,6 +48,16 @@ class Sources:
         """One line, without the white space around it; empty when there is none."""
         lines = self.lines(file)
         return lines[number - 1].strip() if 0 < number <= len(lines) else ""
+
+    def statement(self, file: str, number: int) -> str:
+        """A line, and those after it as long as a parenthesis stays open."""
+        text = self.line(file, number)
+        for further in range(number + 1, number + _FURTHER_LINES):
+            bare = _LITERAL.sub("", text)
+            if bare.count("(") <= bare.count(")"):
+                break
+            text = f"{text} {self.line(file, further)}".rstrip()
+        return text
 
 
 def by_comments(

@@ -31,7 +31,9 @@ def test_the_way_to_a_leak_shows_the_lock_state() -> None:
     assert ("driver", "unlocked") in steps[-1].state
 
 
-@pytest.mark.parametrize("name", ["pthread-basics.c", "flow.c", "calls.c", "guards.c", "driver-uses.c"])
+@pytest.mark.parametrize(
+    "name", ["pthread-basics.c", "flow.c", "calls.c", "guards.c", "driver-uses.c", "many-locks.c"]
+)
 def test_every_finding_of_the_corpus_can_be_explained(name: str) -> None:
     chosen = {"guards.c": "libvirt", "driver-uses.c": "libvirt-2009"}.get(name, "pthread")
     run = checked(name, chosen)
@@ -104,6 +106,47 @@ def test_exit_codes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert command.main([]) == 2
     assert command.main([str(clean), "--rules", "pthred", "--no-cache"]) == 2
     assert "did you mean pthread" in capsys.readouterr().err
+
+
+def test_the_text_report_says_which_rule_and_where(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = (CORPUS / "driver-model.h").read_text()
+    body = """static int set(virDomainPtr dom, int all) {
+    struct qemud_driver *driver = dom->conn->privateData;
+    virDomainObjPtr vm;
+    qemuDriverLock(driver);
+    vm = virDomainFindByUUID(&driver->domains, dom->uuid);
+    qemuDriverUnlock(driver);
+    if (start(dom->conn,
+              driver, vm) < 0)
+        return -1;
+    if (vm)
+        virDomainObjUnlock(vm);
+    return 0;
+}
+static virDriver table = { "QEMU", set };
+"""
+    path = tmp_path / "a.c"
+    path.write_text(model + body)
+    assert command.main([str(path), "--rules", "libvirt-2009", "--no-cache", "-j1"]) == 1
+    start = len(model.splitlines())
+    assert capsys.readouterr().out.splitlines()[1:] == [
+        "Function: set",
+        f"File:     {path}",
+        "  Exits with locks held: 1",
+        f"    line {start + 9}: return -1;",
+        "      still locked: vm (virDomainObjPtr)",
+        f"        {path}:{start + 5}: vm is locked here",
+        "  Mistakes: 1",
+        f"    line {start + 7}: if (start(dom->conn, driver, vm) < 0)",
+        "      driver-unlocked: driver is used while no driver is locked [driver: struct qemud_driver *]",
+        "",
+        "Summary (libvirt 0.6: drivers and their managed objects)",
+        "  1 files, 1 entry points looked at, 1 with mistakes",
+        "      1 driver-unlocked        a driver variable is used while no driver is locked",
+        "      1 exit-locked            a lock is still held at an exit",
+    ]
 
 
 def test_json(capsys: pytest.CaptureFixture[str]) -> None:
