@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.hostile.mutation import Overlay, alarm, mutations
+from tests.hostile.mutation import Change, Overlay, alarm, mutations
 from tests.recipes import ext4
 from virtscope.block import open_image
 from virtscope.block.source import BlockSource
@@ -18,6 +18,7 @@ from virtscope.errors import FormatError, VirtscopeError
 from virtscope.fs import identify, open_filesystem
 from virtscope.fs.ext4 import fastcommit
 from virtscope.fs.ext4.blockmap import block_map_runs
+from virtscope.fs.ext4.directory import entries_in, entries_of
 from virtscope.fs.ext4.extents import extent_runs
 from virtscope.fs.ext4.fastcommit import Tag
 from virtscope.fs.ext4.reader import Ext4
@@ -25,6 +26,7 @@ from virtscope.fs.ext4.recovered import RecoveredExt4
 from virtscope.fs.ext4.superblock import read_superblock
 from virtscope.fs.ext4.xattrs import attributes_in_block, attributes_in_inode
 from virtscope.fs.filesystem import Filesystem
+from virtscope.fs.tree import Tree
 
 _MOST_FILES = 400
 _NUMBERS = (0, 1, 2, 5, 11, 12, 13, 40, 127, 128, 1 << 31)
@@ -133,6 +135,78 @@ def test_ten_thousand_mutations(small: BlockSource) -> None:
     for changes in mutations(regions, 10_000, seed=2):
         with alarm(5):
             look(Overlay(small, changes))
+
+
+def renamed(folder: list[tuple[bytes, int]], name: bytes, other: bytes) -> list[Change]:
+    """What makes an entry have another name of the same length."""
+    return [(place + data.index(name), other) for data, place in folder if name in data]
+
+
+def directory_of_names() -> tuple[BlockSource, Filesystem, int, list[tuple[bytes, int]]]:
+    """An image, its filesystem, a directory of several blocks in it, and those blocks with their places."""
+    image = open_image(str(ext4.small("ext4")), "raw")
+    filesystem = open_filesystem(image)
+    assert isinstance(filesystem, Ext4)
+    inode = filesystem.lookup(filesystem.root_inode, b"many")
+    assert inode is not None
+    size = filesystem.geometry.block_size
+    places = [
+        extent.disk_offset + start
+        for extent in filesystem.extents(inode)
+        if extent.disk_offset is not None
+        for start in range(0, extent.size, size)
+    ]
+    return image, filesystem, inode, [(image.read_at(place, size), place) for place in places]
+
+
+@pytest.mark.parametrize("byte", [b"/", b"\0"])
+def test_a_name_that_cannot_be_costs_no_other(byte: bytes) -> None:
+    image, filesystem, inode, blocks = directory_of_names()
+    names = [entry.name for entry in filesystem.entries(inode)]
+    wrong = names[len(names) // 2]
+    changed = open_filesystem(Overlay(image, renamed(blocks, wrong, wrong[:1] + byte + wrong[2:])))
+    assert changed is not None
+    tree = Tree(changed)
+    problems: list[str] = []
+
+    seen = [node.name for node in tree.children(tree.resolve(b"/many"), problem=problems.append)]
+
+    assert seen == [name for name in names if name != wrong]
+    [problem] = problems
+    assert problem.startswith("/many has an entry with the impossible name ")
+    assert problem.endswith(", which was left out")
+    for name in seen:
+        assert changed.lookup(inode, name) is not None
+
+
+def test_a_block_of_names_that_leads_nowhere_costs_no_other_block() -> None:
+    image, filesystem, inode, blocks = directory_of_names()
+    assert len(blocks) > 3
+    data, place = blocks[2]
+    lost = {name for name, _, _, _ in entries_of(data, 0, inode)}
+    changed = open_filesystem(Overlay(image, [(place + 4, b"\1\0")]))  # an entry of one byte
+    assert changed is not None
+    tree = Tree(changed)
+    problems: list[str] = []
+
+    seen = {node.name for node in tree.children(tree.resolve(b"/many"), problem=problems.append)}
+
+    assert lost
+    assert seen == {entry.name for entry in filesystem.entries(inode)} - lost
+    [problem] = problems
+    assert f"a block of directory {inode}: an entry of 1 bytes" in problem
+    # Whether a name that was not found is in the damaged block is not known.
+    for name in lost:
+        with pytest.raises(FormatError):
+            changed.lookup(inode, name)
+
+
+def test_a_directory_of_nothing_but_damage_ends_soon() -> None:
+    """Four million blocks: as large as a directory can be."""
+    blocks = ((b"\1\0\0\0\1\0\1\1a".ljust(1024, b"\0"), 0) for _ in range(4 << 20))
+    with alarm(5), pytest.raises(FormatError, match="an entry of 1 bytes"):
+        list(entries_in(blocks, 2))
+    assert next(blocks)  # it did not read them all
 
 
 def test_truncation(small: BlockSource) -> None:

@@ -177,8 +177,11 @@ class Filesystem:
     def entries(self, inode: int) -> Iterator[Entry]:
         """The names in the directory `inode`, in the order of the disk, without `.` and `..`.
 
+        On a damaged disk there may be some that no kernel would give, with a slash: `Tree` shows none of them
+        to who joins paths.
+
         Raises:
-            FormatError: it is no directory, or a damaged one; names before the damage have been yielded.
+            FormatError: it is no directory, or a damaged one; names that could be read have been yielded.
         """
         raise NotImplementedError
 

@@ -14,7 +14,7 @@ from virtscope.bitmatch import pattern
 from virtscope.errors import FormatError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
 DirectoryEntry = pattern(
     "ext4_dir_entry_2",
@@ -25,6 +25,7 @@ DirectoryEntry = pattern(
 HEAD = struct.Struct("<IHBB")
 HEAD_SIZE = HEAD.size
 _LARGE_BLOCK = 1 << 16
+_MOST_DAMAGED_BLOCKS = 1000
 _HASHES = struct.Struct("<II")
 HASH_VERSION_OFFSET = 28
 """Where the root of a hash tree says which hash it uses (dx_root.info.hash_version)."""
@@ -42,16 +43,13 @@ KIND_OF_TYPE = (
 """The words for file_type; the first is for filesystems that do not keep it."""
 
 
-def entries_of(
-    data: bytes, start: int, directory: int, encrypted: bool = False
-) -> Iterator[tuple[bytes, int, int, int]]:
-    """The entries in a block of a directory, `.` and `..` among them.
+def entries_of(data: bytes, start: int, directory: int) -> Iterator[tuple[bytes, int, int, int]]:
+    """The entries in a block of a directory, `.` and `..` among them, and names that no kernel would give.
 
     Args:
         data: the block.
         start: where in it entries begin (inline directories begin with something else).
         directory: its inode, for messages.
-        encrypted: whether names may have any bytes.
 
     Returns:
         Name, inode, file type, and the offset of the entry in the block.
@@ -75,12 +73,35 @@ def entries_of(
                 directory, f"an entry of {length} bytes with a name of {name_length}", "rec_len", position
             )
         if inode and name_length:
-            name = data[name_at : name_at + name_length]
-            if (b"/" in name or b"\0" in name) and not encrypted:
-                # The kernel refuses these, too; whoever joins paths must never see one.
-                raise _wrong(directory, "a name that cannot be", "name", position)
-            yield name, inode, kind, position
+            yield data[name_at : name_at + name_length], inode, kind, position
         position = after
+
+
+def entries_in(
+    blocks: Iterable[tuple[bytes, int]], directory: int
+) -> Iterator[tuple[bytes, int, int, int, bytes]]:
+    """The entries in many blocks of a directory: as of `entries_of`, and the block.
+
+    Where the entries of a block lead nowhere, those of the next one still begin at its beginning.
+
+    Args:
+        blocks: each with where in it entries begin.
+        directory: its inode, for messages.
+
+    Raises:
+        FormatError: some block was damaged; the entries that could be read have been yielded.
+    """
+    problems: list[FormatError] = []
+    for data, start in blocks:
+        try:
+            for name, inode, kind, position in entries_of(data, start, directory):
+                yield name, inode, kind, position, data
+        except FormatError as error:
+            problems.append(error)
+            if len(problems) > _MOST_DAMAGED_BLOCKS:
+                break
+    if problems:
+        raise problems[0]
 
 
 def hash_in_entry(data: bytes, position: int) -> tuple[int, int]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from virtscope.errors import FormatError, UnsupportedFeature
 from virtscope.fs.ext4 import superblock as sb
 from virtscope.fs.ext4.blockmap import block_map_runs
-from virtscope.fs.ext4.directory import HASH_VERSION_OFFSET, KIND_OF_TYPE, entries_of, hash_in_entry
+from virtscope.fs.ext4.directory import HASH_VERSION_OFFSET, KIND_OF_TYPE, entries_in, hash_in_entry
 from virtscope.fs.ext4.extents import extent_runs
 from virtscope.fs.ext4.groups import INODE_UNINIT, Groups
 from virtscope.fs.ext4.inode import (
@@ -115,13 +115,12 @@ class Ext4(Filesystem):
             raise FormatError("ext4", f"inode {inode} is no directory")
         has_types = self._has_types
         shown = self._shown_names(inode, raw) if raw.i_flags & ENCRYPT_FL else None
-        for data, start in self._directory_blocks(inode, raw):
-            for name, number, kind, place in entries_of(data, start, inode, shown is not None):
-                if name == b"." or name == b"..":
-                    continue
-                if shown is not None:
-                    name = shown(name, data, place)
-                yield Entry(name, number, KIND_OF_TYPE[kind] if has_types and kind < _KINDS else None)
+        for name, number, kind, place, data in entries_in(self._directory_blocks(inode, raw), inode):
+            if name == b"." or name == b"..":
+                continue
+            if shown is not None:
+                name = shown(name, data, place)
+            yield Entry(name, number, KIND_OF_TYPE[kind] if has_types and kind < _KINDS else None)
 
     def lookup(self, inode: int, name: bytes) -> int | None:
         """As of `Filesystem`."""
@@ -132,11 +131,11 @@ class Ext4(Filesystem):
             raise FormatError("ext4", f"inode {inode} is no directory")
         if name in (b".", b"..", b""):
             return None
-        for data, start in self._directory_blocks(inode, raw):
-            if name in data:  # most blocks are passed over without taking them apart
-                for found, number, _, _ in entries_of(data, start, inode):
-                    if found == name:
-                        return number
+        # Most blocks are passed over without taking them apart.
+        blocks = (block for block in self._directory_blocks(inode, raw) if name in block[0])
+        for found, number, _, _, _ in entries_in(blocks, inode):
+            if found == name:
+                return number
         if raw.i_flags & CASEFOLD_FL:
             from virtscope.fs.ext4.casefold import folded
 
