@@ -154,10 +154,7 @@ def _machine_xml(definition: Definition, name: str, channel: str) -> str:
     if definition.backend.startswith("qemu") and "/system" in definition.backend:
         files = [str(_shared(Path(path))) for path in files]
     address = "<address type='virtio-mmio'/>" if form.machine == "microvm" else ""
-    shares = [("root", "/", True)]
-    shares += [
-        (f"bind{n}", os.path.realpath(m.source), False) for n, m in enumerate(plan.exports(definition))
-    ]
+    shares = plan.exported(definition)
     filesystems = "\n    ".join(
         f"<filesystem type='mount' accessmode='squash' multidevs='remap'><source dir={quoteattr(path)}/>"
         f"<target dir='{tag}'/>{'<readonly/>' if read_only else ''}{address}</filesystem>"

@@ -18,6 +18,7 @@ from virtscope.sandbox.definition import Definition, Mount, Network
 MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC = 1, 2, 4, 8
 DEVICES = ("null", "zero", "full", "random", "urandom", "tty")
 CONFIG = "/run/virtscope"
+LENT = "/run/virtscope-lent"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +46,38 @@ class Base:
 
 
 def exports(definition: Definition) -> list[Mount]:
-    """The host folders that need an export of their own: those that can be written to."""
+    """The host folders and files that need an export of their own: those that can be written to."""
     return [mount for mount in definition.mounts if mount.kind == "host-bind" and mount.writable]
+
+
+def exported(definition: Definition) -> list[tuple[str, str, bool]]:
+    """All exports of a machine: tag, path as the exporter sees it, read-only.
+
+    Raises:
+        UsageError: a single file cannot be shared for writing here.
+    """
+    shares = [("root", "/", True)]
+    for number, mount in enumerate(exports(definition)):
+        path = os.path.realpath(mount.source)
+        if not os.path.isdir(path):
+            path = lent(definition, mount).rpartition("/")[0]
+        shares.append((f"bind{number}", path, False))
+    return shares
+
+
+def lent(definition: Definition, mount: Mount) -> str:
+    """Where an exporter finds a single file: alone in a folder, so that nothing beside it can be reached.
+
+    Raises:
+        UsageError: the exporter is not one of our own, which is confined.
+    """
+    if (
+        definition.backend not in ("qemu:", "uml:")
+        or not definition.confine
+        or "/run" not in _private(definition)
+    ):
+        raise UsageError(f"{mount.source}: this machine can share a folder for writing, not a single file")
+    return f"{LENT}/{exports(definition).index(mount)}/file"
 
 
 def needs_overlay(definition: Definition) -> bool:
@@ -301,20 +332,21 @@ def _mount(definition: Definition, base: Base, mount: Mount) -> Iterator[wire.Re
         if mount.writable:
             yield ("hold", mount.target)
     elif mount.writable and base.machine:
-        if not os.path.isdir(mount.source):
-            raise UsageError(
-                f"{mount.source}: a virtual machine can share a folder for writing, not a single file"
-            )
         yield from _target(mount)
-        tag = f"bind{exports(definition).index(mount)}"
-        if base.transport == "bind":
-            source = os.path.realpath(mount.source)
-            yield ("mount", "host", mount.target, "hostfs", MS_NOSUID | MS_NODEV, source)
-        elif base.transport == "virtiofs":
-            yield ("mount", tag, mount.target, "virtiofs", MS_NOSUID | MS_NODEV, "")
-        else:
+        number = exports(definition).index(mount)
+        _, path, _ = exported(definition)[1 + number]
+        kind, options = base.transport, ""
+        if kind == "bind":
+            kind, options = "hostfs", path
+        elif kind == "9p":
             options = _nine_options(base, read_only=False)
-            yield ("mount", tag, mount.target, "9p", MS_NOSUID | MS_NODEV, options)
+        if os.path.isdir(mount.source):
+            yield ("mount", f"bind{number}", mount.target, kind, MS_NOSUID | MS_NODEV, options)
+        else:
+            yield ("mkdir", path, 0o700)
+            yield ("mount", f"bind{number}", path, kind, MS_NOSUID | MS_NODEV, options)
+            yield ("bind", lent(definition, mount), mount.target)
+            yield ("unmount", path)
 
 
 def _find_disk(base: Base, serial: str) -> wire.Record:

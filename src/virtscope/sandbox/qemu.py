@@ -226,11 +226,7 @@ def command_line(
     # Each port costs two queues, which the guest sets up whether they are used or not.
     args += ["-device", f"virtio-serial-{bus},max_ports=2", "-chardev", f"socket,id=channel,fd={channel}"]
     args += ["-device", "virtserialport,chardev=channel,nr=1,name=virtscope"]
-    shares = [("root", "/", True)]
-    shares += [
-        (f"bind{n}", os.path.realpath(m.source), False) for n, m in enumerate(plan.exports(definition))
-    ]
-    for tag, path, read_only in shares:
+    for tag, path, read_only in plan.exported(definition):
         if form.transport == "virtiofs":
             number = (filesystem_sockets or {}).get(tag, 0)
             args += ["-chardev", f"socket,id=fs-{tag},fd={number}"]
@@ -354,8 +350,13 @@ def confinement(definition: Definition, *, writable: Sequence[str] = ()) -> list
     options.append("confine=1")
     options += [f"hide={place}" for place in plan._private(definition) if place not in ("/tmp", "/var/tmp")]
     for mount in definition.mounts:
-        if mount.kind == "host-bind":
-            options.append(("writable=" if mount.writable else "show=") + os.path.realpath(mount.source))
+        if mount.kind != "host-bind":
+            continue
+        path = os.path.realpath(mount.source)
+        if mount.writable and not os.path.isdir(path):
+            options.append(f"lend={plan.exports(definition).index(mount)}:{path}")
+        else:
+            options.append(("writable=" if mount.writable else "show=") + path)
     options += [f"show={os.path.realpath(file.source)}" for file in definition.includes]
     for disk in disks(definition):
         options.append(("show=" if disk.read_only else "writable=") + os.path.realpath(disk.path))
@@ -399,12 +400,7 @@ def boot_machine(
     sockets: dict[str, int] = {}
     try:
         if form.transport == "virtiofs":
-            shares = [("root", "/", True)]
-            shares += [
-                (f"bind{n}", os.path.realpath(m.source), False)
-                for n, m in enumerate(plan.exports(definition))
-            ]
-            for tag, path, read_only in shares:
+            for tag, path, read_only in plan.exported(definition):
                 helper, connection = _filesystem_daemon(definition, path, read_only)
                 helpers.append(helper)
                 sockets[tag] = connection.detach()

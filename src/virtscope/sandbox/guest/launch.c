@@ -39,6 +39,9 @@ static int die_with(pid_t parent)
 #define SYS_mount_setattr 442
 #endif
 
+/* Where lent files are: in a folder that is hidden, so that there is a filesystem in memory. */
+#define LENT "/run/virtscope-lent"
+
 /* One user as himself in a user namespace of his own, so that he may unshare mounts. */
 static int private_mounts(void)
 {
@@ -59,8 +62,8 @@ static int private_mounts(void)
 	return mount(NULL, "/", NULL, MS_REC | MS_SLAVE, NULL);
 }
 
-/* What the child sees: everything read-only, the hidden folders empty, the shown paths back in their places. */
-static int confine(char **hide, int hidden, char **show, char *writable, int shown, const char *scratch)
+/* What the child sees: everything read-only, the hidden folders empty, the shown paths back in their places `at`. */
+static int confine(char **hide, int hidden, char **show, char **at, char *writable, int shown, const char *scratch)
 {
 	struct { uint64_t set, clear, propagation, userns; } attributes = { 1, 0, 0, 0 };
 	int trees[32];
@@ -79,14 +82,14 @@ static int confine(char **hide, int hidden, char **show, char *writable, int sho
 		return fail(scratch);
 	for (int i = 0; i < shown; i++) {
 		if (S_ISDIR(kinds[i].st_mode)) {
-			make_directories(show[i], 0755, -1, -1);
+			make_directories(at[i], 0755, -1, -1);
 		} else {
 			char folder[4096];
-			snprintf(folder, sizeof folder, "%s", show[i]);
+			snprintf(folder, sizeof folder, "%s", at[i]);
 			*strrchr(folder, '/') = 0;
 			make_directories(folder, 0755, -1, -1);
-			if (access(show[i], F_OK))
-				write_whole(show[i], "", 0, O_CREAT, 0644);
+			if (access(at[i], F_OK))
+				write_whole(at[i], "", 0, O_CREAT, 0644);
 		}
 	}
 	if (syscall(SYS_mount_setattr, -1, "/", 0x8000, &attributes, sizeof attributes))
@@ -100,8 +103,8 @@ static int confine(char **hide, int hidden, char **show, char *writable, int sho
 	for (int i = 0; i < shown; i++) {
 		if (!writable[i] && syscall(SYS_mount_setattr, trees[i], "", 0x8000 | 0x1000, &attributes, sizeof attributes))
 			return fail(show[i]);
-		if (syscall(SYS_move_mount, trees[i], "", AT_FDCWD, show[i], 4))
-			return fail(show[i]);
+		if (syscall(SYS_move_mount, trees[i], "", AT_FDCWD, at[i], 4))
+			return fail(at[i]);
 	}
 	return 0;
 }
@@ -176,13 +179,13 @@ static int stay_on(const char *list, int nodes)
 
 /*
  * launch [parent=PID] [cgroup=PROCS-FILE]... [user=UID:GID[:GID...]] [confine=1] [hide=DIR]... [show=PATH]...
- * [writable=PATH]... [scratch=DIR] [processes=own] [layout=fixed] [processors=LIST] [nodes=LIST] -- CMD ARG...
+ * [writable=PATH]... [scratch=DIR] [processes=own] [layout=fixed] [processors=LIST] [nodes=LIST] [lend=N:FILE]... -- CMD ARG...
  */
 int launch_main(int argc, char **argv)
 {
 	pid_t parent = 0;
 	int i, hidden = 0, shown = 0, confined = 0, own = 0;
-	char *user = NULL, *scratch = NULL, *hide[32], *show[32], writable[32] = { 0 }, self[16];
+	char *user = NULL, *scratch = NULL, *hide[32], *show[32], *at[32], writable[32] = { 0 }, self[16];
 	struct rlimit none = { 0, 0 };
 	int n = snprintf(self, sizeof self, "%d", (int)getpid());
 	for (i = 0; i < argc && strcmp(argv[i], "--"); i++) {
@@ -212,13 +215,21 @@ int launch_main(int argc, char **argv)
 			hide[hidden++] = value;
 		} else if (!strcmp(argv[i], "show") || !strcmp(argv[i], "writable")) {
 			writable[shown] = *argv[i] == 'w';
+			at[shown] = value;
 			show[shown++] = value;
+		} else if (!strcmp(argv[i], "lend")) {
+			/* one file, writable, alone in a folder: that can be exported, and nothing beside it */
+			char *file = strchr(value, '/');
+			if (!file || file == value || asprintf(&at[shown], LENT "/%.*s/file", (int)(file - value - 1), value) < 0)
+				return fprintf(stderr, "launch: %s\n", value), 125;
+			writable[shown] = 1;
+			show[shown++] = file;
 		}
 	}
 	if (i + 1 >= argc)
 		return 125;
 	setrlimit(RLIMIT_CORE, &none);
-	if (confined && confine(hide, hidden, show, writable, shown, scratch))
+	if (confined && confine(hide, hidden, show, at, writable, shown, scratch))
 		return 125;
 	if (user) {
 		gid_t groups[64];
