@@ -174,6 +174,7 @@ def steps(definition: Definition, listeners: Sequence[int] = ()) -> Iterator[Ste
         yield ("run", tool, rules)
     yield ("await", UPLINK)
     yield ("up", UPLINK)
+    yield ("mtu", UPLINK, str(network.LARGEST_FRAME))
     if way.ipv4:
         yield ("route", "0.0.0.0", "0", UPLINK, BEYOND)
     if way.ipv6:
