@@ -125,6 +125,8 @@ class _Builder:
 
     def _rung(self, test: Any, yes: Block, no: Block, line: int) -> None:
         """A branch on an ``if``'s test; that the same ``a && b`` comes out the same way later on is kept."""
+        while test[0] == "!" and test[1][0] in ("!", "&&", "||"):
+            test, yes, no = test[1], no, yes
         names: list[str] = []
         text = compound(test, names)
         if self.compounds.get(text, 0) < 2:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from .findings import Finding, Place
+from .liveness import targets
 from .names import Names
+from .paths import root
 from .prepare import Call, bare
-from .results import Edge
+from .results import Candidate, Edge
 from .rules import ANY, ZERO
 from .states import Env, held, shown
 from .summaries import Summary, inward, outward
@@ -109,6 +113,53 @@ class Checks(Names):
             what = f"{bare(ins.callee)} returns a locked object while {names} is locked"
             self.report("fetch-second-object", ins.line, key, what, self._typed(*sorted(others)))
 
+    def check_given_back(self) -> None:
+        """A lock of the caller's that is given up for a while must be taken back on every way, unless the
+        caller can tell the ways apart.
+        """
+        if self.entry or self.rules.may_give(self.function.name):
+            return
+        back = {k for _, _, _, locks, _ in self.exits for k, status in locks if status[0] == "H"}
+        told = {k for _, changes, _ in self.result.summary.outcomes for k, s in changes if s == "U"}
+        for line, _, _, locks, _ in self.exits:
+            for key, status in locks:
+                seen = outward(self.function, key, "")
+                if status[0] == "R" and key in self.retaken & back and seen and seen not in told:
+                    what = f"{shown(key)} is left unlocked at this exit; on other ways it is locked again"
+                    self.report("exit-unlocked", line, key, what, self._typed(key))
+
+    def collected(self, candidates: list[Candidate]) -> list[Candidate]:
+        """Candidates but for the locks that one loop takes one by one and another one releases again, where
+        neither names them in a way that the other does.
+        """
+        sides: dict[str, dict[str, set[Any]]] = {}
+        for c in candidates:
+            if c.kind == "exit-locked" and root(c.key) == c.key.rstrip("~"):
+                block = self.taken_in.get(c.key.rstrip("~"))
+            elif c.kind == "unlock-unlocked" and "->" in c.key:
+                block = self.places.get((c.kind, c.line, c.key), (None,))[0]
+            else:
+                continue
+            if block is not None and self.circles(block):
+                sides.setdefault(self.classes.get(c.key, ""), {}).setdefault(c.kind, set()).add(c.key)
+        paired = {
+            key for kinds in sides.values() if len(kinds) == 2 for keys in kinds.values() for key in keys
+        }
+        return [c for c in candidates if c.key not in paired]
+
+    def circles(self, block: int) -> bool:
+        """Whether a block is part of a loop."""
+        seen: set[int] = set()
+        stack = targets(self.prepared.ends[block])
+        while stack:
+            number = stack.pop()
+            if number == block:
+                return True
+            if number not in seen:
+                seen.add(number)
+                stack.extend(targets(self.prepared.ends[number]))
+        return False
+
     def translate(self, identity: str, arguments: list[str]) -> str:
         """The identity of a lock a called function takes through its parameter."""
         if not identity.startswith("$"):
@@ -120,8 +171,10 @@ class Checks(Names):
         self, env: Env, line: int, taken: str, callee: str, free: frozenset[str] = frozenset()
     ) -> None:
         """Notes that a lock is taken while others are held, but for those that the callee gives up before."""
-        if not taken:
+        if not taken or self.here[0] not in self.returning:
             return
+        if any(k[0] in ":@" and held(s) and self.identity(k) == taken for k, s in env.locks.items()):
+            return  # the only lock of its kind, held before: what is called takes it where it is not
         self.acquire(env, line, taken, callee, free)
         for key, status in env.locks.items():
             if held(status) and key not in free:

@@ -129,7 +129,7 @@ class Clang:
     def text(self, string: Any) -> str:
         """A CXString's text; the string is released."""
         raw = self.getCString(string)
-        out = raw.decode(errors="replace") if raw else ""
+        out = raw.decode(errors="surrogateescape") if raw else ""
         self.disposeString(string)
         return out
 

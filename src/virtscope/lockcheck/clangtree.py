@@ -33,6 +33,7 @@ from .ir import Variable
 
 # libclang's numbers for cursor kinds; the bindings' enumeration objects cost more than the call they come
 # from.
+UNION = 3
 FUNCTION_DECL, VAR_DECL, PARM_DECL, TYPEDEF_DECL, ENUM_CONSTANT = 8, 9, 10, 20, 7
 DECL_REF, MEMBER_REF, CALL, LITERALS = 101, 102, 103, (106, 110)
 CXX_BOOL = 130
@@ -182,7 +183,7 @@ class Tree:
         self.where = Places(clang, presumed)
         self.types = Types(clang)
         self.source = source
-        self._fields: dict[int, tuple[str, str, str]] = {}
+        self._fields: dict[int, tuple[str, str, str, bool]] = {}
         self._declared: dict[int, tuple[str, Any]] = {}
         self._never: dict[str, bool] = {}
         self.variables: dict[str, Variable] = {}
@@ -305,6 +306,7 @@ class Tree:
         if known is None:
             parent = self.clang.getCursorSemanticParent(target)
             record = self.clang.spelling(parent)
+            overlaid = parent.kind == UNION and ("(" in record or not record)
             for _ in range(8):
                 if "(" not in record and record:
                     break
@@ -314,9 +316,10 @@ class Tree:
                 self.clang.spelling(target),
                 record if "(" not in record else "",
                 self._field_type(target),
+                overlaid,
             )
             self._fields[key] = known
-        name, record, of = known
+        name, record, of, overlaid = known
         if not name:  # an anonymous struct or union adds no name of its own
             return base
         arrow = self.clang.getCursorType(inner[0]).kind
@@ -324,6 +327,8 @@ class Tree:
             arrow in (UNEXPOSED, 107, 119)
             and self.clang.getCanonicalType(self.clang.getCursorType(inner[0])).kind == POINTER
         )
+        if overlaid and base[0] == "v" and not pointer:  # a variable that is a union: one value, many types
+            return base
         return ("m", base, name, pointer, record, of)
 
     def _field_type(self, field: Any) -> str:

@@ -68,7 +68,7 @@ class Flow(Focus):
     def _follow(self) -> None:
         order = self.order
         self.work = [(order[0], 0, ())]
-        self.states[0][()] = {}
+        self.states[0][()] = dict(self.initial)
         self.parents.setdefault((0, ()), None)
         while self.work:
             _, number, locks = heappop(self.work)

@@ -117,9 +117,9 @@ class Effects(Locking):
         fetches = {e.operation for e in ins.effects} & {"fetch"}
         return ins.uses if fetches else [u for u in ins.uses if u not in locks]
 
-    @staticmethod
-    def _unknown(env: Env, path: str) -> None:
+    def _unknown(self, env: Env, path: str) -> None:
         """Something else may have written to a variable whose address it got."""
+        self.changed(env, path)
         for name in [n for n in env.facts if n[0] not in "~?" and under(n, path)]:
             del env.facts[name]
 

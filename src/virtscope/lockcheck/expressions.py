@@ -46,6 +46,8 @@ def compounds(body: Any) -> dict[str, int]:
         item = stack.pop()
         if isinstance(item, tuple) and item and item[0] == "ladder":
             for _, test, _ in item[1]:
+                while test[0] == "!":
+                    test = test[1]
                 text = compound(test, [])
                 if text:
                     out[text] = out.get(text, 0) + 1

@@ -8,9 +8,11 @@ over.
 from __future__ import annotations
 
 import ctypes
+import errno
 import glob
 import os
 import re
+import stat
 import sys
 from typing import Any
 
@@ -26,6 +28,7 @@ _TOLERANT = ["-ferror-limit=0", "-w", "-fbracket-depth=4096", "-Wno-error", "-Wn
 _TOLERANT += ["-Wno-implicit-function-declaration", "-Wno-implicit-int", "-Wno-int-conversion"]
 _TOLERANT += ["-Wno-incompatible-function-pointer-types", "-Wno-incompatible-pointer-types"]
 _ATTEMPTS = 3
+_LARGEST = 256 << 20
 _DEPTH = 20000
 """How deeply statements may nest before a function is given up."""
 
@@ -63,13 +66,11 @@ def read(file: str, arguments: list[str], directory: str = ".") -> Unit:
     path = os.path.normpath(os.path.join(directory, file))
     unit = Unit(path)
     try:
-        with open(path, "rb") as stream:
-            source = stream.read()
+        source = _source(path)
     except OSError as error:
         unit.problem, unit.fatal = f"cannot be opened: {error.strerror}", True
         return unit
     library = clang()
-    index = library.createIndex(0, 0)
     words = [f"-working-directory={os.path.abspath(directory)}", *arguments]
     if not any(w.startswith("-resource-dir") for w in arguments):
         words += [x for folder in builtin_headers() for x in ("-isystem", folder)]
@@ -94,6 +95,19 @@ def read(file: str, arguments: list[str], directory: str = ".") -> Unit:
     return unit
 
 
+def _source(path: str) -> bytes:
+    """A file's bytes; what is no file is not waited for, and what is too large is not read."""
+    status = os.stat(path)
+    if stat.S_ISDIR(status.st_mode):
+        raise OSError(errno.EISDIR, "it is a folder")
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError(errno.EINVAL, "it is a device or a pipe, not a file")
+    if status.st_size > _LARGEST:
+        raise OSError(errno.EFBIG, f"it is larger than {_LARGEST >> 20} MiB")
+    with open(path, "rb") as stream:
+        return stream.read()
+
+
 def _parse(library: Clang, index: Any, path: str, words: list[str]) -> tuple[Any, str, list[str]]:
     """Parses; names that missing headers would have defined are given some meaning in a next try.
 
@@ -108,11 +122,11 @@ def _parse(library: Clang, index: Any, path: str, words: list[str]) -> tuple[Any
     errors: list[str] = []
     for attempt in range(_ATTEMPTS):
         extra = [f"-D{name}={meaning}" for name, meaning in defined.items()]
-        array = (ctypes.c_char_p * (len(words) + len(extra)))(*[w.encode() for w in (*words, *extra)])
+        array = (ctypes.c_char_p * (len(words) + len(extra)))(*[os.fsencode(w) for w in (*words, *extra)])
         handle = ctypes.c_void_p()
         options = _INCOMPLETE | _KEEP_GOING
         status = library.parseTranslationUnit2(
-            index, path.encode(), array, len(array), None, 0, options, ctypes.byref(handle)
+            index, os.fsencode(path), array, len(array), None, 0, options, ctypes.byref(handle)
         )
         if status != 0 or not handle.value:
             return None, f"clang gave up: it {_ERRORS[min(max(status, 1), 4) - 1]}", []
@@ -220,7 +234,7 @@ class _Reader:
         )
         try:
             body = tree.body(cursor)
-        except RecursionError:
+        except (RecursionError, ctypes.ArgumentError):  # ctypes wraps what happens while it converts
             function.problem = "is nested too deeply"
             self.unit.functions.append(function)
             return

@@ -43,6 +43,11 @@ class Locking(Checks):
             self.edges_to(env, line, self.identity(key), origin(via)[0])
         self.taken_at.setdefault(key, line)
         self.look_again(env, key)
+        if held(now):
+            self.relocked.add(key)
+        if now == "R":
+            self.retaken.add(key)
+        self.taken_in.setdefault(key, self.here[0])
         env.locks[key] = "H" if now == "R" else status + via
         start = root(key)
         if key == start or key.startswith(start + "->"):
@@ -72,7 +77,7 @@ class Locking(Checks):
         elif now is not None:
             if now[0] == "P":
                 env.locks[key] = "U"
-            elif not many(key) and not self.recursive(key):
+            elif not many(key) and self.over(key, now):
                 what = f"{shown(key)} is unlocked{through} though it was unlocked already"
                 self.report("double-unlock", line, key, what, self._typed(key))
         else:
@@ -80,6 +85,7 @@ class Locking(Checks):
         if effect is not None and effect.clears:
             if env.locks.get(key) == "U":
                 del env.locks[key]
+            self.changed(env, key)
             env.facts[key] = ZERO
 
     def _unlock_unseen(self, env: Env, line: int, key: str, through: str, via: str) -> None:
@@ -133,13 +139,14 @@ class Locking(Checks):
             if need == "held":
                 if held(now):
                     self.result.evidence.add(("holds", ins.callee, theirs))
-                elif now is not None and now != "P" and not weak(key) and not self.recursive(key):
+                elif now is not None and now != "P" and not weak(key) and self.over(key, now):
                     what = f"{bare(ins.callee)} expects {shown(key)} to be locked, and it was unlocked"
                     self.report("double-unlock", line, key, what, self._typed(key))
                 elif now is None and not self.entry and not self._local(key):
                     self.need(env, key, "held")
                     self.result.passed.add((outward(self.function, key, ""), ins.callee, theirs))
             elif need == "free" and held(now) and now is not None and now[0] != "M" and not weak(key):
+                self.relocked.add(key)
                 shared = now[0] == "S" and theirs in _shared(summary)
                 if not self.recursive(key) and not shared:
                     what = f"{bare(ins.callee)} locks {shown(key)}, which is locked already"
@@ -177,9 +184,12 @@ class Locking(Checks):
                         self.need(env, key, "free")
                     if one.locks.get(key) == "R":
                         self.result.evidence.add(("releases", ins.callee, theirs))
+                        self.retaken.add(key)
                         one.locks[key] = "H"
                     else:
                         one.locks[key] = status + via
+                        if theirs.startswith("$r"):
+                            self.fetched.add(key)
                     variable = self.prepared.variables.get(key)
                     if key.startswith(root(key) + "->") or (variable is not None and variable.pointer):
                         self.learn(one, root(key), self.value(one, root(key)) & ~ZERO or POSITIVE)

@@ -22,37 +22,37 @@ _LONGEST = 6
 def inversions(
     functions: dict[str, Function], results: dict[str, Result], rules: RuleSet, shown: set[str]
 ) -> list[Finding]:
-    """One finding for each cycle, with the chain of calls of every edge; and one for each broken declared
-    order.
+    """Findings for cycles, with the chain of calls of every edge, the shortest first, as many as it takes to
+    tell each edge once; and one for each broken declared order.
     """
     edges: dict[str, dict[str, tuple[str, Edge]]] = {}
     for key, result in results.items():
         for edge in result.edges:
             edges.setdefault(edge.held, {}).setdefault(edge.taken, (key, edge))
     out = _declared(functions, results, rules, edges)
-    seen: set[frozenset[str]] = set()
+    cycles: dict[frozenset[str], list[str]] = {}
     for first in sorted(edges):
         for second in sorted(edges[first]):
             back = _path(edges, second, first)
-            if back is None:
-                continue
-            cycle = [first, *back[:-1]] if back[-1] == first else [first, *back]
-            if frozenset(cycle) in seen:
-                continue
-            seen.add(frozenset(cycle))
-            steps = list(zip(cycle, [*cycle[1:], cycle[0]], strict=True))
-            owners = [edges[a][b][0] for a, b in steps]
-            if not any(o in shown for o in owners):
-                continue
-            related = [p for a, b in steps for p in chain(functions, results, *edges[a][b])]
-            key, edge = edges[steps[0][0]][steps[0][1]]
-            order = " -> ".join(map(_plain, [*cycle, cycle[0]]))
-            what = f"locks are taken in both orders: {order}"
-            function = functions[key]
-            names = tuple((_plain(n), "lock") for n in cycle)
-            out.append(
-                Finding("lock-order", function.name, function.file, edge.line, what, names, tuple(related))
-            )
+            if back is not None:
+                cycle = [first, *back[:-1]] if back[-1] == first else [first, *back]
+                cycles.setdefault(frozenset(cycle), cycle)
+    told: set[tuple[str, str]] = set()
+    for cycle in sorted(cycles.values(), key=len):
+        steps = list(zip(cycle, [*cycle[1:], cycle[0]], strict=True))
+        owners = [edges[a][b][0] for a, b in steps]
+        if told.issuperset(steps) or not any(o in shown for o in owners):
+            continue  # each of its steps is in a shorter cycle
+        told.update(steps)
+        related = [p for a, b in steps for p in chain(functions, results, *edges[a][b])]
+        key, edge = edges[steps[0][0]][steps[0][1]]
+        order = " -> ".join(map(_plain, [*cycle, cycle[0]]))
+        what = f"locks are taken in both orders: {order}"
+        function = functions[key]
+        names = tuple((_plain(n), "lock") for n in cycle)
+        out.append(
+            Finding("lock-order", function.name, function.file, edge.line, what, names, tuple(related))
+        )
     return out
 
 
@@ -88,9 +88,11 @@ def chain(functions: dict[str, Function], results: dict[str, Result], key: str, 
         Place(function.file, edge.held_line or function.line, f"{function.name} holds {_plain(edge.held)}")
     ]
     line, callee = edge.line, edge.callee
+    seen: set[str] = set()
     for _ in range(20):
-        if not callee:
+        if not callee or callee in seen:
             break
+        seen.add(callee)
         out.append(Place(function.file, line, f"and calls {bare(callee)}"))
         result = results.get(callee)
         if result is None or edge.taken not in result.summary.acquires or callee not in functions:

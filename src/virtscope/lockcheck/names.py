@@ -10,7 +10,7 @@ from .liveness import targets
 from .paths import rebase, root, under, variables
 from .prepare import Prepared
 from .results import Candidate, Edge, Result
-from .rules import ANY, POSITIVE, RuleSet
+from .rules import ANY, POSITIVE, ZERO, RuleSet
 from .states import NONZERO, Env, Locks, held, shown, sign, type_name
 from .summaries import Conditions, seen_value
 
@@ -50,6 +50,14 @@ class Names:
         self.endings: dict[tuple[int, Locks], tuple[int, Locks]] = {}
         self.handed_over: dict[str, str] = {}
         self.retaken: set[str] = set()
+        self.taken_in: dict[str, int] = {}
+        self.fetched: set[str] = set()
+        self.relocked: set[str] = set()
+        self.initial: dict[str, Any] = {
+            f"={name}": POSITIVE
+            for name, variable in prepared.variables.items()
+            if variable.kind == "param" and name in prepared.assigned
+        }
         self.returning = _returning(prepared.ends)
         self.families: dict[str, str] = {}
         self.parts: list[list[Exit]] = []
@@ -97,12 +105,21 @@ class Names:
             self.prepared.texts[text] = [*names, *re.findall(r"%\d+|[@\w]+", text)]
         return text, truth
 
+    @staticmethod
+    def changed(env: Env, name: str) -> None:
+        """A parameter gets another value: what is known of the one that the caller gave is kept."""
+        if env.facts.pop("=" + name, None) is not None:
+            mask = env.facts.get(name, ANY)
+            if mask != ANY:
+                env.facts["$" + name] = mask
+
     def forget(self, env: Env, path: str) -> None:
         """A path gets a new value: what was known under its name is no longer known."""
         facts = env.facts
         plain = root(path) == path
         facts.pop("~" + path, None)
         facts.pop("+" + path, None)
+        self.changed(env, path)
         field = None if plain else _LAST_FIELD.search(path)
         follower = next(
             (n[1:] for n, v in facts.items() if n[0] == "~" and v == path and root(n[1:]) == n[1:]), None
@@ -171,8 +188,10 @@ class Names:
             return POSITIVE
         known = env.facts.get(operand, ANY)
         mask = known if isinstance(known, int) else ANY
-        if operand in env.locks and env.locks[operand][0] in "LSH":
-            mask = mask & NONZERO or NONZERO  # what is locked is there
+        if mask & ZERO:
+            for key, status in env.locks.items():
+                if status[0] in "LSH" and key.startswith(operand) and key[len(operand) :][:2] in ("", "->"):
+                    return mask & NONZERO or NONZERO  # what is locked is there
         return mask
 
     def conditions(self, env: Env) -> Conditions:
@@ -181,7 +200,11 @@ class Names:
         for path, mask in env.facts.items():
             if path[0] == "^":
                 out.append((path, mask))
-            elif path[0] not in "~?%+" and not self.prepared.assigned & {path, *variables(path)}:
+            elif path[0] == "$":
+                out.append((seen_value(self.function, path[1:]), mask))
+            elif path[0] not in "~?%+=" and all(
+                "=" + name in env.facts for name in self.prepared.assigned & {path, *variables(path)}
+            ):
                 seen = seen_value(self.function, path)
                 if seen:
                     out.append((seen, mask))
@@ -235,6 +258,14 @@ class Names:
         """Whether a lock may be taken while it is held."""
         lock = self.rules.locks.get(self.classes.get(key, ""))
         return lock is not None and (lock.recursive or self.identity(key) in self.rules.recursive)
+
+    def over(self, key: str, status: str) -> bool:
+        """Whether releasing a lock that was released is a mistake: one that may be taken again may be
+        released again, unless it came locked from a call here and was not taken since.
+        """
+        if not self.recursive(key):
+            return True
+        return status[0] == "U" and key in self.fetched and key not in self.relocked
 
     def _local(self, key: str) -> bool:
         """Whether a path starts from a variable that no caller has."""

@@ -44,7 +44,9 @@ def rebase(path: str, old: str, operand: str) -> str:
     rest = path[stars + len(old) :]
     if operand.startswith("&"):
         target = operand[1:]
-        if rest.startswith("->"):
+        if stars and rest.startswith("->"):  # (*pp)->lock
+            stars -= 1
+        elif rest.startswith("->"):
             rest = "." + rest[2:]
         elif stars:
             stars -= 1

@@ -86,8 +86,10 @@ def _assigned_entries(function: Function, rules: RuleSet) -> Iterable[str]:
                     yield ins[3][1:]
 
 
-def _size(function: Function) -> int:
-    return sum(1 + len(block.code) for block in function.blocks)
+def _size(function: Function) -> tuple[bool, int]:
+    """Whether a definition returns at all, and how much code it is."""
+    returns = any(block.end[0] in ("R", "E") for block in function.blocks)
+    return returns, sum(1 + len(block.code) for block in function.blocks)
 
 
 def _made_recursive(program: Program) -> Iterable[str]:

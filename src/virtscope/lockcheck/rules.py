@@ -39,6 +39,8 @@ CHECKS = {
     "driver-after-object": "a driver is locked while an object is",
     "fetch-second-object": "an object is fetched while another is locked",
     "exit-locked": "a lock is still held at an exit",
+    "exit-unlocked": "a lock of the caller's is left released that is taken back on other ways",
+    "not-as-described": "a function does not do to a lock what the rule set says it does",
     "double-lock": "a lock is taken while it is held already",
     "double-unlock": "a lock is released that was released already",
     "unlock-unlocked": "a lock is released that is not held",
