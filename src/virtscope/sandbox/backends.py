@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from virtscope.errors import UsageError, VirtscopeError
 from virtscope.sandbox.definition import BACKENDS, Definition, Limits
 from virtscope.sandbox.plan import Base
 from virtscope.sandbox.session import Session
+
+if TYPE_CHECKING:
+    from virtscope.sandbox.router import Router
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,10 +47,22 @@ def available() -> Iterator[Backend]:
     """Yields every back end with whether it works here."""
     for name in BACKENDS:
         try:
-            note = _examine(name)
+            note = _examine(name) + _network_note(name)
             yield Backend(name, True, ISOLATION[name], note)
         except VirtscopeError as error:
             yield Backend(name, False, ISOLATION[name], str(error))
+
+
+def _network_note(name: str) -> str:
+    from virtscope.sandbox import router
+
+    if name.startswith("qemu:/"):
+        return ""
+    try:
+        router.program()
+    except VirtscopeError as error:
+        return f"; no --network user: {error}"
+    return ""
 
 
 def _examine(name: str) -> str:
@@ -99,6 +115,10 @@ def start(definition: Definition) -> tuple[Session, Base]:
     if "://" in name and name.startswith(("qemu", "lxc")):
         from virtscope.sandbox import libvirt_backend
 
+        if definition.network.kind == "user" and libvirt_backend.is_container(name):
+            return _with_router(
+                definition, lambda router: libvirt_backend.start(definition, router.settled().pid)
+            )
         return libvirt_backend.start(definition)
     raise UsageError(f"{name}: no such back end; there are {', '.join(BACKENDS)}")
 
@@ -106,17 +126,23 @@ def start(definition: Definition) -> tuple[Session, Base]:
 def _start_ourselves(definition: Definition, launch: list[str]) -> tuple[Session, Base]:
     if definition.network.kind != "user":
         return _start_on(definition, launch, ())
+    return _with_router(definition, lambda router: _start_on(definition, launch, router.descriptors))
+
+
+def _with_router(
+    definition: Definition, start_on: Callable[[Router], tuple[Session, Base]]
+) -> tuple[Session, Base]:
     from virtscope.sandbox import router
 
     network = router.start(definition)
     try:
-        session, base = _start_on(definition, launch, network.descriptors)
+        session, base = start_on(network)
         session.on_close.append(network.close)
     except BaseException:
         network.close()
         raise
     try:
-        network.wait_ready()
+        network.settled()
     except BaseException:
         session.abandon()
         raise

@@ -71,19 +71,25 @@ def examine(uri: str) -> str:
     return kind
 
 
-def domain_xml(definition: Definition, name: str = "virtscope-sandbox", channel: str = "CHANNEL") -> str:
+def domain_xml(
+    definition: Definition,
+    name: str = "virtscope-sandbox",
+    channel: str = "CHANNEL",
+    router: int | None = None,
+) -> str:
     """The domain's XML.
 
     Args:
         definition: the sandbox.
         name: the domain's name.
         channel: the path of the socket of a machine's virtio port.
+        router: a process in the network namespace that a container is to be in.
 
     Raises:
         UsageError: it was asked for something this driver does not do here.
     """
     if is_container(definition.backend):
-        return _container_xml(definition, name)
+        return _container_xml(definition, name, router)
     return _machine_xml(definition, name, channel)
 
 
@@ -107,27 +113,28 @@ def _interface(definition: Definition, address: str = "") -> str:
         rate = f"<bandwidth><inbound average='{average}'/><outbound average='{average}'/></bandwidth>"
     if network.kind == "none":
         return ""
-    if network.allow:
-        raise UsageError("--allow works with the qemu: back end only")
     model = "" if is_container(definition.backend) else "<model type='virtio'/>"
     sources = {
         "bridge": f"<interface type='bridge'><source bridge={quoteattr(network.name)}/>",
         "source": f"<interface type='network'><source network={quoteattr(network.name)}/>",
         "user": "<interface type='user'>",
     }
-    if network.kind not in sources or (network.kind == "user" and not model):
+    if network.kind not in sources:
         raise UsageError(f"this libvirt driver has no network {network.kind!r}")
     return f"{sources[network.kind]}{model}{rate}{address}</interface>"
 
 
-def _container_xml(definition: Definition, name: str) -> str:
+def _container_xml(definition: Definition, name: str, router: int | None) -> str:
     if definition.disks or any(mount.kind == "host-image" for mount in definition.mounts):
         raise UsageError("disks and host-image mounts need a kernel of their own: use qemu: or uml:")
     if definition.display is not None:
         raise UsageError("a container has no display")
-    interface = _interface(definition)
-    network = "" if interface else "<privnet/>"
-    return f"""<domain type='lxc'>
+    shared = definition.network.kind == "user"
+    interface = "" if shared else _interface(definition)
+    network = "" if interface or shared else "<privnet/>"
+    # the network namespace that the router made, by a process in it
+    joined = f"<lxc:namespace><lxc:sharenet type='pid' value='{router or 0}'/></lxc:namespace>"
+    return f"""<domain type='lxc' xmlns:lxc='http://libvirt.org/schemas/domain/lxc/1.0'>
   <name>{name}</name>
   {_limits(definition, 512 << 20)}
   <os>
@@ -140,6 +147,7 @@ def _container_xml(definition: Definition, name: str) -> str:
     {interface}
     <console type='pty'/>
   </devices>
+  {joined if shared else ""}
 </domain>
 """
 
@@ -222,8 +230,12 @@ def _shared(path: Path) -> Path:
     return copy
 
 
-def start(definition: Definition) -> tuple[Session, plan.Base]:
+def start(definition: Definition, router: int | None = None) -> tuple[Session, plan.Base]:
     """Create the domain and return its session, init waiting to be told what to set up.
+
+    Args:
+        definition: the sandbox.
+        router: a process in the network namespace that a container is to be in.
 
     Raises:
         SandboxError: libvirt or the guest did not start it.
@@ -234,7 +246,8 @@ def start(definition: Definition) -> tuple[Session, plan.Base]:
         held = [overlay.take(folder, definition.who())] if folder else []
         ours, theirs = socket.socketpair()
         try:
-            domain = _create(definition.backend, domain_xml(definition, name), [theirs.fileno()])
+            xml = domain_xml(definition, name, router=router)
+            domain = _create(definition.backend, xml, [theirs.fileno()])
         except BaseException:
             for fd in (ours.detach(), *held):
                 os.close(fd)

@@ -118,7 +118,6 @@ def check(definition: Definition) -> None:
         UsageError: the back end has no such network, or the host lacks what it needs.
     """
     network, backend = definition.network, definition.backend
-    machine = backend.partition(":")[0].partition("+")[0]
     kinds = {
         "qemu:": ("none", "user", "bridge"),
         "uml:": ("none", "user"),
@@ -129,7 +128,7 @@ def check(definition: Definition) -> None:
         raise UsageError(
             f"the {backend} back end has no network {network.kind!r}{others.get(network.kind, '')}"
         )
-    ours = network.kind == "user" and ("://" not in backend or machine == "lxc")
+    ours = routed(definition)
     if (network.allow or network.publish) and not ours:
         what = "--allow" if network.allow else "--publish"
         where = (
@@ -143,6 +142,12 @@ def check(definition: Definition) -> None:
     if ours:
         outside()
         allowed(network)
+
+
+def routed(definition: Definition) -> bool:
+    """Whether the network is one of ours (router.py); libvirt's machines have one of QEMU's own."""
+    backend = definition.backend
+    return definition.network.kind == "user" and ("://" not in backend or backend.startswith("lxc"))
 
 
 def interface(definition: Definition) -> str:
@@ -241,7 +246,7 @@ def operations(definition: Definition) -> Iterator[wire.Record]:
     """Yields the setup operations that bring the guest's interface up and make names work."""
     network, name = definition.network, interface(definition)
     yield ("mkdir", CONFIG, 0o755)
-    if network.kind == "user":
+    if routed(definition):
         if not configured_outside(definition):
             yield ("wait", f"/sys/class/net/{name}", 3000)
             yield from addresses(name, frame_size(definition))

@@ -48,6 +48,7 @@ class Router:
     def __init__(self, holder: process.HostProcess, control: socket.socket) -> None:
         self._holder = holder
         self._control = control
+        self._ready = False
         self._deadline = time.monotonic() + PATIENCE
         self.descriptors = self._hear("link")
         """The tap device; or the sandbox's network namespace and the user namespace that owns it."""
@@ -71,13 +72,16 @@ class Router:
             numbers.frombytes(data[: len(data) - len(data) % numbers.itemsize])
         return tuple(numbers)
 
-    def wait_ready(self) -> None:
-        """Wait until the way to the host's connections is open and the filter is in place.
+    def settled(self) -> Router:
+        """Wait until the way to the host's connections is open and the filter is in place; returns itself.
 
         Raises:
             SandboxError: it could not be made, and why.
         """
-        self._hear("ready")
+        if not self._ready:
+            self._hear("ready")
+            self._ready = True
+        return self
 
     def close(self) -> None:
         """End it, and the connections through it."""
@@ -200,10 +204,18 @@ def _tool(name: str, *, needed: bool) -> str | None:
     return found
 
 
+def program() -> str:
+    """The program that makes the connections.
+
+    Raises:
+        MissingDependency: it is not installed.
+    """
+    return str(_tool("pasta", needed=True))
+
+
 def _pasta() -> list[str]:
     way = network.outside()
-    tool = _tool("pasta", needed=True)
-    argv = [str(tool), "--foreground", "--quiet", "--stderr", "--ns-ifname", UPLINK]
+    argv = [program(), "--foreground", "--quiet", "--stderr", "--ns-ifname", UPLINK]
     argv += ["--mtu", str(network.LARGEST_FRAME), "--no-map-gw", "--no-dhcp", "--no-dhcpv6", "--no-ra"]
     for option in ("--tcp-ports", "--udp-ports", "--tcp-ns", "--udp-ns"):
         argv += [option, "none"]
