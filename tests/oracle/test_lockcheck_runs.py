@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.recipes import lock_programs
+from tests.recipes import driver_programs, lock_programs
 from virtscope.lockcheck import frontend, program, rules
 
 CASES = 40
@@ -67,4 +67,32 @@ def test_what_happens_on_some_path_is_reported_at_that_line(seed: int, tmp_path:
     assert len(real) > CASES / 2, "the faults hardly show: the generator tests nothing"
     assert not real - found, "not reported"
     # After a first mistake states may be joined that no single run has.
+    assert len(found - real) <= len(real) // 50, "reported, and does not happen"
+
+
+DRIVER_CASES = 60
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_two_level_rule_is_broken_where_a_run_breaks_it(seed: int, tmp_path: Path) -> None:
+    text = driver_programs.program(seed, DRIVER_CASES)
+    (tmp_path / "prelude.h").write_text(driver_programs.PRELUDE)
+    traced = driver_programs.traced(text) + driver_programs.harness(DRIVER_CASES)
+    (tmp_path / "traced.c").write_text(traced)
+    command = ["gcc", "-O1", "-w", "-include", "prelude.h", "traced.c", "-o", "traced"]
+    subprocess.run(command, cwd=tmp_path, check=True)
+    out = subprocess.run([tmp_path / "traced"], capture_output=True, text=True, check=True, timeout=60).stdout
+    real = {(kind, int(line)) for kind, line in (row.split() for row in out.splitlines())}
+    source = tmp_path / "plain.c"
+    source.write_text(driver_programs.plain(text))
+    unit = frontend.read(str(source), [])
+    assert not unit.problem
+    whole = program.collect([unit], rules.load("libvirt-2009"))
+    assert len(whole.entries) == DRIVER_CASES
+    found = {
+        ("unlock" if f.kind in ("double-unlock", "unlock-unlocked") else f.kind, f.line)
+        for f in program.analyse_program(whole)
+    }
+    assert {kind for kind, _ in real} == set(driver_programs.KINDS)
+    assert not real - found, "not reported"
     assert len(found - real) <= len(real) // 50, "reported, and does not happen"
