@@ -264,7 +264,9 @@ virDomainObjPtr virDomainFindByUUID(int *domains) {{
     pool[fetched].locked = 1;
     return &pool[fetched++];
 }}
-virDomainObjPtr virDomainAssignDef(virConnectPtr conn, int *domains) {{ return virDomainFindByUUID(domains); }}
+virDomainObjPtr virDomainAssignDef(virConnectPtr conn, int *domains) {{
+    return virDomainFindByUUID(domains);
+}}
 int main(void) {{
     static const char *const names[] = {{ {names} }};
     struct qemud_driver driver = {{ 0 }};
