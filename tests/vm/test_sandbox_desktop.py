@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
+import signal
 import socket
 import struct
 import subprocess
@@ -15,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from virtscope.errors import MissingDependency, UsageError
+from virtscope.errors import MissingDependency, SandboxTimeout, UsageError
 from virtscope.sandbox import Sandbox, desktop, screen
 from virtscope.sandbox.definition import Display
 from virtscope.sandbox.session import Execution, Session
@@ -62,6 +64,17 @@ class Screen:
                     at = (row * self.width + left) * 4
                     screen[at : at + width * 4] = self._read(width * 4)
             return bytes(screen)
+
+    def touch(self, x: int, y: int, text: str) -> None:
+        """Move the pointer there, press its button, and type small letters."""
+        for buttons in (0, 1, 0):
+            self._socket.sendall(struct.pack(">BBHH", 5, buttons, x, y))
+            time.sleep(0.1)
+        for letter in text:
+            for down in (1, 0):
+                key = 0xFF0D if letter == "\n" else ord(letter)
+                self._socket.sendall(struct.pack(">BBxxI", 4, down, key))
+            time.sleep(0.05)
 
     def close(self) -> None:
         self._socket.close()
@@ -180,13 +193,25 @@ def wait_for_colours(session: Session, run: Execution, address: str, wanted: dic
 
 @pytest.mark.slow
 def test_a_program_is_seen_on_xorg(tmp_path: Path) -> None:
-    if shutil.which("Xorg") is None or shutil.which("xlogo") is None:
-        pytest.skip("Xorg and xlogo are not installed")
+    if not all(shutil.which(name) for name in ("Xorg", "xlogo", "xev")):
+        pytest.skip("Xorg, xlogo and xev are not installed")
     address = str(tmp_path / "vnc")
     box = desktop.display(Sandbox(), f"unix:{address}")
     with desktop.start(box) as session:
         run = session.start(["xlogo", "-fg", "#ff0000", "-bg", "#0000ff", "-geometry", "1280x800+0+0"])
         wait_for_colours(session, run, address, {b"\xff\0\0": 10_000, b"\0\0\xff": 100_000})
+        session.signal(run, signal.SIGTERM)
+        events = session.start(["xev", "-geometry", "1280x800+0+0"])
+        heard = events.sinks[0].collected
+        session.pump(lambda: b"MapNotify" in heard, time.monotonic() + 60)
+        shot = Screen(address)
+        for word in (b"ButtonPress", b"keysym 0x78, x)"):
+            while word not in heard:
+                shot.touch(640, 400, "x")
+                with contextlib.suppress(SandboxTimeout):
+                    session.pump(lambda word=word: word in heard, time.monotonic() + 5)  # type: ignore[misc]
+                assert events.result is None
+        shot.close()
     assert not os.path.lexists(address)
 
 
@@ -198,10 +223,19 @@ def test_a_program_is_seen_in_the_kiosk(user: str) -> None:
     told: list[str] = []
     box = desktop.display(Sandbox().with_user(user), "vnc", server="cage")
     with desktop.start(box, None, lambda address, _password: told.append(address)) as session:
-        command = ["foot", "-o", "colors.background=ff0000", "sh", "-c", "sleep 1000"]
-        run = session.start(command)
+        script = "while read line; do test $line = typed && exit 42; done"
+        run = session.start(["foot", "-o", "colors.background=ff0000", "sh", "-c", script])
         address = told[0].removeprefix("vnc+unix://")
         wait_for_colours(session, run, address, {b"\xff\0\0": 500_000})
+        shot = Screen(address)
+        deadline = time.monotonic() + 120
+        while run.result is None and time.monotonic() < deadline:
+            # an emulated processor is slow to give the window the keyboard: the first letters may be lost
+            shot.touch(640, 400, "\ntyped\n")
+            with contextlib.suppress(SandboxTimeout):
+                session.pump(lambda: run.finished, time.monotonic() + 5)
+        shot.close()
+        assert session.wait(run, time.monotonic() + 1).status == 42
     assert not os.path.lexists(os.path.dirname(address))
 
 

@@ -64,7 +64,7 @@ chown "$1" /run/seatd.sock
 # and ends with the command it was given: one that outlives every program.
 _CAGE = r"""
 export XDG_RUNTIME_DIR=${2%/*} HOME=/tmp LIBSEAT_BACKEND=seatd
-export WLR_BACKENDS=drm,libinput WLR_RENDERER=pixman WLR_LIBINPUT_NO_DEVICES=1
+export WLR_BACKENDS=drm,libinput WLR_RENDERER=pixman WLR_NO_HARDWARE_CURSORS=1 WLR_LIBINPUT_NO_DEVICES=1
 unset DISPLAY WAYLAND_DISPLAY
 setsid cage -- sleep infinity </dev/null >$XDG_RUNTIME_DIR/cage.log 2>&1 &
 n=0
