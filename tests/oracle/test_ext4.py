@@ -11,7 +11,7 @@ import pytest
 
 from tests.hostile.mutation import Overlay
 from tests.recipes import ext4
-from tests.recipes.ext4_account import our_account
+from tests.recipes.our_account import our_account
 from virtscope.block import open_image
 from virtscope.block.source import BlockSource
 from virtscope.errors import FormatError, UnsupportedFeature

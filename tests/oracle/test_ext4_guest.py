@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tests.recipes import ext4
-from tests.recipes.ext4_account import our_account
+from tests.recipes.kernel_account import account_of
+from tests.recipes.our_account import our_account
 from virtscope.block import open_image
 from virtscope.fs.ext4 import open_filesystem
 from virtscope.fs.tree import Tree
@@ -46,7 +47,7 @@ def _agrees_with_recovery(path: Path, target: Path) -> int:
     with ext4.mounted(recovered):
         pass
     with ext4.mounted(recovered, "ro,noatime") as top:
-        theirs = ext4.account_of(top)
+        theirs = account_of(top, flags=True)
     assert ours.keys() == theirs["files"].keys()
     orphans = filesystem.superblock.s_last_orphan
     for name, row in theirs["files"].items():

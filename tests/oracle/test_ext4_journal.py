@@ -7,7 +7,7 @@ import hashlib
 import pytest
 
 from tests.recipes import ext4
-from tests.recipes.ext4_account import our_account
+from tests.recipes.our_account import our_account
 from virtscope.block import open_image
 from virtscope.fs import open_filesystem
 

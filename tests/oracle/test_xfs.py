@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
+import re
 from typing import Any
 
 import pytest
 
+from lab.cache import program
 from tests.recipes import xfs
+from tests.recipes.our_account import our_account
 from virtscope.block import open_image
 from virtscope.fs import identify, open_filesystem
 from virtscope.fs import xfs as xfs_reader
-from virtscope.fs.filesystem import Filesystem, Stat
-from virtscope.fs.tree import Tree
+from virtscope.fs.filesystem import Filesystem
 from virtscope.fs.xfs.log import Log
 from virtscope.fs.xfs.superblock import read_superblock
-
-_PIECE = 1 << 20
 
 
 @pytest.fixture(params=[*xfs.VARIANTS, *xfs.SPECIAL])
@@ -30,56 +29,6 @@ def opened(image: xfs.Image) -> Filesystem:
     filesystem = open_filesystem(open_image(str(image.path), "raw"))
     assert filesystem is not None
     return filesystem
-
-
-def our_account(filesystem: Filesystem) -> dict[str, dict[str, Any]]:
-    tree = Tree(filesystem)
-    found = {"": account(filesystem, filesystem.root_inode)}
-    for _, inside in tree.walk(tree.root):
-        for node in inside:
-            found[os.fsdecode(node.path[1:])] = account(filesystem, node.inode)
-    return found
-
-
-def account(filesystem: Filesystem, inode: int) -> dict[str, Any]:
-    found = filesystem.stat(inode)
-    row: dict[str, Any] = {
-        "inode": found.inode,
-        "mode": found.mode,
-        "links": found.links,
-        "uid": found.uid,
-        "gid": found.gid,
-        "size": found.size,
-        "allocated": found.allocated,
-        "device": list(found.device or (0, 0)),
-        "accessed": found.accessed_ns,
-        "modified": found.modified_ns,
-        "changed": found.changed_ns,
-        "created": found.created_ns,
-        "xattrs": {name: value.hex() for name, value in sorted(filesystem.xattrs(inode).items())},
-    }
-    if found.kind == "file":
-        row["hash"] = _hash(filesystem, found)
-    if found.kind == "symbolic link":
-        row["target"] = os.fsdecode(filesystem.readlink(inode))
-    return row
-
-
-def _hash(filesystem: Filesystem, found: Stat) -> str:
-    digest = hashlib.sha1()
-    zeros = bytes(_PIECE)
-    reached = 0
-    for extent in filesystem.extents(found.inode):
-        assert extent.offset == reached
-        reached += extent.size
-        for start in range(0, extent.size, _PIECE):
-            size = min(_PIECE, extent.size - start)
-            data = (
-                zeros[:size] if extent.is_zero else filesystem.read(found.inode, extent.offset + start, size)
-            )
-            digest.update(data)
-    assert reached == found.size
-    return digest.hexdigest()
 
 
 def theirs(image: xfs.Image) -> dict[str, dict[str, Any]]:
@@ -172,3 +121,29 @@ def test_a_log_that_goes_round_its_ring() -> None:
 
     assert not extent.is_clean
     assert extent.tail > extent.head
+
+
+def test_the_image_with_sparse_chunks_of_inodes_has_some() -> None:
+    """By xfs_db: chunks that are not all there (ir_holemask), and are read all the same by the test above."""
+    image = xfs.special("sparse-inodes")
+    trees = [
+        xfs.run(
+            program("xfs_db", "xfsprogs"),
+            "-r",
+            "-c",
+            f"agi {group}",
+            "-c",
+            "addr root",
+            "-c",
+            "btdump",
+            str(image.path),
+        )
+        for group in range(2)
+    ]
+    masks = [
+        int(mask, 16)
+        for tree in trees
+        for mask in re.findall(r"^\d+:\[[0-9]+,(0x[0-9a-f]+|0),", tree, re.MULTILINE)
+    ]
+    assert masks
+    assert any(masks)

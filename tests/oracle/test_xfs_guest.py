@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import lab_needed
-from tests.oracle.test_xfs import opened, our_account, theirs, usage_of
+from tests.oracle.test_xfs import opened, theirs, usage_of
 from tests.recipes import xfs, xfs_guest
+from tests.recipes.our_account import our_account
 from virtscope.block import open_image
 from virtscope.errors import UnsupportedFeature
 from virtscope.fs import open_filesystem

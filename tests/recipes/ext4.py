@@ -3,8 +3,8 @@
 `image(name)` gives one of `VARIANTS` with the kernel's account of it: what statvfs and, for every file,
 lstat, getxattr, readlink and a hash say once it is mounted again, read-only. `small(name)` gives tiny ones to
 damage, `crashed(name)` one that was copied while it was mounted, with the kernel's account of its recovery.
-UUIDs and hash seeds are fixed; images are sparse and kept below the lab's folder, keyed by this file's
-content.
+UUIDs and hash seeds are fixed; images are sparse and kept below the lab's folder, keyed by the
+content of the recipes.
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ from typing import Any
 import pytest
 
 from lab.cache import made_once, root
+from tests.recipes import kernel_account
+from tests.recipes.kernel_account import account_of, flags_of
 
 UUID = "3e6f4a3c-11b5-4c6d-9c8e-2f6b1c0de4f5"
 HASH_SEED = "8d1f7b40-7d2c-4a5e-8f5b-0b9a4b1e2c3d"
@@ -130,7 +132,8 @@ def encrypted(unsigned: bool = False) -> Image:
 def kept(name: str, make: Callable[[Path], None]) -> Path:
     """The folder `name` of this recipe, filled by `make` once."""
     need_mounts()
-    key = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:12]
+    recipe = Path(__file__).read_bytes() + Path(kernel_account.__file__).read_bytes()
+    key = hashlib.sha256(recipe).hexdigest()[:12]
     return made_once(root() / "ext4" / f"{name}-{key}", make)
 
 
@@ -169,83 +172,7 @@ def mounted(path: Path, options: str = "") -> Iterator[Path]:
 def keep_account(path: Path, target: Path) -> None:
     """Write what the kernel says of an image; it is mounted read-only, so nothing changes."""
     with mounted(path, "ro,noatime") as top:
-        (target / "account.json").write_text(json.dumps(account_of(top)))
-
-
-def account_of(top: Path) -> dict[str, Any]:
-    """What the kernel says of a mounted filesystem: usage, and every file."""
-    usage = os.statvfs(top)
-    files = {}
-    paths = []
-    for folder, folders, names in os.walk(os.fsencode(top)):
-        for name in [b"", *folders, *names] if folder == os.fsencode(top) else [*folders, *names]:
-            path = os.path.join(folder, name) if name else folder
-            paths.append(path)
-            files[os.fsdecode(os.path.relpath(path, os.fsencode(top))) if name else ""] = _account(path)
-    # Python's lstat does not know when a file was made.
-    asked = ["xargs", "-0", "stat", "--printf=%.9W\n"]
-    told = subprocess.run(asked, input=b"\0".join(paths), capture_output=True, check=True).stdout
-    for row, created in zip(files.values(), told.decode().split(), strict=True):
-        seconds, _, rest = created.partition(".")
-        row["created"] = int(seconds) * 10**9 + int(rest or 0) if seconds != "0" else None
-    wide = [usage.f_bsize, usage.f_blocks, usage.f_bfree, usage.f_bavail, usage.f_files, usage.f_ffree]
-    return {"usage": wide, "files": files}
-
-
-def _account(path: bytes) -> dict[str, Any]:
-    found = os.lstat(path)
-    row: dict[str, Any] = {
-        "inode": found.st_ino,
-        "mode": found.st_mode,
-        "links": found.st_nlink,
-        "uid": found.st_uid,
-        "gid": found.st_gid,
-        "size": found.st_size,
-        "allocated": found.st_blocks * 512,
-        "device": [os.major(found.st_rdev), os.minor(found.st_rdev)],
-        "accessed": found.st_atime_ns,
-        "modified": found.st_mtime_ns,
-        "changed": found.st_ctime_ns,
-        "xattrs": {
-            name: os.getxattr(path, name, follow_symlinks=False).hex()
-            for name in sorted(os.listxattr(path, follow_symlinks=False))
-        },
-    }
-    if stat.S_ISREG(found.st_mode):
-        row["hash"] = _hash(path)
-    if stat.S_ISLNK(found.st_mode):
-        row["target"] = os.fsdecode(os.readlink(path))
-    if stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode):
-        row["flags"] = _flags(path)
-    return row
-
-
-def _hash(path: bytes) -> str:
-    try:
-        with open(path, "rb") as file:
-            file.seek(hashed_from(os.fstat(file.fileno()).st_size))
-            return hashlib.file_digest(file, "sha1").hexdigest()
-    except OSError as error:
-        return f"errno {error.errno}"
-
-
-def hashed_from(size: int) -> int:
-    """Where the hash of a file of that size begins: of huge ones, only the end is hashed."""
-    return size - 9999 if size > 1 << 30 else 0
-
-
-def _flags(path: bytes) -> int:
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-    except OSError:  # encrypted
-        return 0
-    try:
-        value: int = struct.unpack("<I", fcntl.ioctl(descriptor, _GETFLAGS, bytes(8))[:4])[0]
-        return value
-    except OSError:
-        return 0
-    finally:
-        os.close(descriptor)
+        (target / "account.json").write_text(json.dumps(account_of(top, flags=True)))
 
 
 def run(*words: str) -> str:
@@ -638,7 +565,7 @@ def _metadata(folder: Path) -> None:
         path.write_bytes(b"f")
         descriptor = os.open(path, os.O_RDONLY)
         with contextlib.suppress(OSError):
-            fcntl.ioctl(descriptor, _SETFLAGS, struct.pack("<Q", flags | _flags(os.fsencode(path))))
+            fcntl.ioctl(descriptor, _SETFLAGS, struct.pack("<Q", flags | flags_of(os.fsencode(path))))
         os.close(descriptor)
 
 

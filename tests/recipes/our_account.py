@@ -1,4 +1,4 @@
-"""A filesystem as our reader sees it, in the form in which `ext4.account_of` keeps what the kernel sees."""
+"""A filesystem as our readers see it, in the form in which `kernel_account` has what the kernel sees."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import hashlib
 import os
 from typing import Any
 
-from tests.recipes import ext4
+from tests.recipes.kernel_account import hashed_from
 from virtscope.fs.filesystem import Filesystem, Stat
 from virtscope.fs.tree import Tree
 
@@ -49,7 +49,7 @@ def account(filesystem: Filesystem, inode: int) -> dict[str, Any]:
 
 
 def _hash(filesystem: Filesystem, found: Stat) -> str:
-    begin = ext4.hashed_from(found.size)
+    begin = hashed_from(found.size)
     if begin:
         assert sum(extent.size for extent in filesystem.extents(found.inode)) == found.size
         return hashlib.sha1(filesystem.read(found.inode, begin, found.size)).hexdigest()

@@ -18,7 +18,7 @@ from typing import Any
 
 from lab import Guest
 from lab.cache import made_once, root
-from tests.recipes import lvm, partitions, xfs_files
+from tests.recipes import kernel_account, lvm, partitions
 from tests.recipes.ext4 import mounted, need_mounts, run
 
 BOOT_UUID = "11111111-1111-4111-8111-111111111111"
@@ -66,7 +66,7 @@ class System:
     Attributes:
         raw: the disk.
         qcow2: the same, compressed.
-        files: by absolute path in the guest, what its kernel would say (see `xfs_files.account_of`).
+        files: by absolute path in the guest, what its kernel would say (see `kernel_account.account_of`).
         usage: by device, f_bsize, f_blocks, f_bfree, f_bavail, f_files, f_ffree.
     """
 
@@ -79,7 +79,7 @@ class System:
 def system() -> System:
     """The disk, made once."""
     need_mounts()
-    recipe = b"".join(Path(str(module.__file__)).read_bytes() for module in (lvm, partitions, xfs_files))
+    recipe = b"".join(Path(str(module.__file__)).read_bytes() for module in (lvm, partitions, kernel_account))
     digest = hashlib.sha256(recipe + Path(__file__).read_bytes()).hexdigest()[:16]
     folder = made_once(root() / "fixtures" / f"system-{digest}", _make)
     account = json.loads((folder / "account.json").read_text())
@@ -106,7 +106,7 @@ def _make(target: Path) -> None:
         ("home", "/dev/vg0/home", "/home"),
     ):
         with mounted(target / name, "ro,noatime") as top:
-            account = xfs_files.account_of(top)
+            account = kernel_account.account_of(top)
         # A read-only mount of XFS holds nothing in reserve: df means a mount as users do it.
         shutil.copyfile(target / name, target / "copy")
         with mounted(target / "copy") as top:

@@ -1,6 +1,6 @@
 """XFS images made by the real mkfs.xfs and filled through a kernel's own mount.
 
-`image(name)` gives one of `VARIANTS` with the kernel's account of it (see `xfs_files`). UUIDs are fixed;
+`image(name)` gives one of `VARIANTS` with the kernel's account of it (see `kernel_account`). UUIDs are fixed;
 images are sparse and kept below the lab's folder, keyed by the content of the recipes.
 """
 
@@ -12,6 +12,7 @@ import json
 import os
 import subprocess
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,8 @@ from typing import Any
 import pytest
 
 from lab.cache import made_once, program, root
-from tests.recipes import xfs_files
+from tests.recipes import kernel_account, xfs_files
+from tests.recipes.kernel_account import account_of
 
 UUID = "5f2c1d7e-93a4-4c1b-8a60-1b7d5e2f9c34"
 LABEL = "größe"
@@ -46,7 +48,9 @@ VARIANTS: dict[str, tuple[str, ...]] = {
 
 SIZE = 512 << 20
 
-_KEY = hashlib.sha256(Path(__file__).read_bytes() + Path(xfs_files.__file__).read_bytes()).hexdigest()[:12]
+_KEY = hashlib.sha256(
+    b"".join(Path(path).read_bytes() for path in (__file__, xfs_files.__file__, kernel_account.__file__))
+).hexdigest()[:12]
 
 
 @dataclass(frozen=True)
@@ -56,7 +60,7 @@ class Image:
     Attributes:
         path: of the raw image.
         usage: f_bsize, f_blocks, f_bfree, f_bavail, f_files, f_ffree.
-        files: by path from the root ("" is the root itself), what `xfs_files.account_of` says.
+        files: by path from the root ("" is the root itself), what `kernel_account.account_of` says.
     """
 
     path: Path
@@ -137,10 +141,33 @@ def _shut_down(*options: str) -> Callable[[Path], None]:
             (top / "names" / "new").write_bytes(b"new")
             run("rm", "-rf", str(top / "before" / "directories"), str(top / "directories" / "with-3000"))
             run("cp", "-r", str(top / "names"), str(top / "again"))
+            _settle(top)
             run(program("xfs_io", "xfsprogs"), "-x", "-c", "shutdown -f", str(top))
         keep_account(path, target)
 
     return make
+
+
+_INTERNAL_INODES = 2
+"""Of the realtime bitmap and its summary, which are there always and have no names."""
+
+_SETTLED_WITHIN_SECONDS = 300
+
+
+def _settle(top: Path) -> None:
+    """Wait until the inodes of files that were removed are free: the kernel does that in the background, and
+    its recovery does what was left to do.
+    """
+    start = os.fsencode(top)
+    named = {os.lstat(start).st_ino}
+    for folder, folders, names in os.walk(start):
+        named |= {os.lstat(os.path.join(folder, name)).st_ino for name in (*folders, *names)}
+    deadline = time.monotonic() + _SETTLED_WITHIN_SECONDS
+    while (found := os.statvfs(top)).f_files - found.f_ffree != len(named) + _INTERNAL_INODES:
+        if time.monotonic() > deadline:
+            used = found.f_files - found.f_ffree
+            raise RuntimeError(f"{used} inodes are in use, {len(named)} of them have a name")
+        time.sleep(0.05)
 
 
 def _wrapped(target: Path) -> None:
@@ -160,6 +187,7 @@ def _wrapped(target: Path) -> None:
             head, tail = ((log / f"log_{end}_lsn").read_text().split(":")[0] for end in ("head", "tail"))
             if head != tail:
                 break
+        _settle(top)
         run(program("xfs_io", "xfsprogs"), "-x", "-c", "shutdown -f", str(top))
     keep_account(path, target)
 
@@ -232,7 +260,7 @@ def keep_account(path: Path, target: Path) -> None:
     copy = target / "copy.img"
     run("cp", "--sparse=always", str(path), str(copy))
     with mounted(copy, "noatime") as top:
-        (target / "account.json").write_text(json.dumps(xfs_files.account_of(top)))
+        (target / "account.json").write_text(json.dumps(account_of(top)))
     copy.unlink()
 
 

@@ -1,10 +1,9 @@
-"""Files of every kind that XFS keeps in a way of its own, and what a kernel says of mounted files.
+"""Files of every kind that XFS keeps in a way of its own.
 
 Runs on the host and in lab guests alike, so it needs nothing but the standard library:
 
     xfs_files.py populate FOLDER        fill a mounted filesystem
     xfs_files.py fragment FOLDER        leave it no free space in one piece, then make many files
-    xfs_files.py account FOLDER FILE    write what the kernel says, as JSON
 """
 
 from __future__ import annotations
@@ -12,8 +11,6 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import fcntl
-import hashlib
-import json
 import os
 import random
 import socket
@@ -21,12 +18,10 @@ import stat
 import struct
 import sys
 from pathlib import Path
-from typing import Any
 
 _FSGETXATTR, _FSSETXATTR = 0x801C581F, 0x401C5820
 _FICLONE, _FICLONERANGE = 0x40049409, 0x4020940D
 _KEEP_SIZE, _PUNCH_HOLE = 1, 2
-_SYS_STATX, _AT_SYMLINK_NOFOLLOW, _STATX_BTIME = 332, 0x100, 0x800
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -71,67 +66,11 @@ def few(top: Path) -> None:
     os.mknod(top / "device", 0o600 | stat.S_IFCHR, os.makedev(1, 3))
 
 
-def account_of(top: Path) -> dict[str, Any]:
-    """What the kernel says of a mounted filesystem: usage, and every file."""
-    usage = os.statvfs(top)
-    start = os.fsencode(top)
-    files = {"": _account(start)}
-    for folder, folders, names in os.walk(start):
-        for name in (*folders, *names):
-            path = os.path.join(folder, name)
-            files[os.fsdecode(os.path.relpath(path, start))] = _account(path)
-    wide = [usage.f_bsize, usage.f_blocks, usage.f_bfree, usage.f_bavail, usage.f_files, usage.f_ffree]
-    return {"usage": wide, "files": files}
-
-
-def _account(path: bytes) -> dict[str, Any]:
-    found = os.lstat(path)
-    row: dict[str, Any] = {
-        "inode": found.st_ino,
-        "mode": found.st_mode,
-        "links": found.st_nlink,
-        "uid": found.st_uid,
-        "gid": found.st_gid,
-        "size": found.st_size,
-        "allocated": found.st_blocks * 512,
-        "device": [os.major(found.st_rdev), os.minor(found.st_rdev)],
-        "accessed": found.st_atime_ns,
-        "modified": found.st_mtime_ns,
-        "changed": found.st_ctime_ns,
-        "created": _created(path),
-        "xattrs": {
-            name: os.getxattr(path, name, follow_symlinks=False).hex()
-            for name in sorted(os.listxattr(path, follow_symlinks=False))
-        },
-    }
-    if stat.S_ISREG(found.st_mode):
-        digest = hashlib.sha1()
-        try:
-            with open(path, "rb") as file:
-                while data := file.read(1 << 20):
-                    digest.update(data)
-            row["hash"] = digest.hexdigest()
-        except OSError as error:
-            row["hash"] = f"errno {error.errno}"
-    if stat.S_ISLNK(found.st_mode):
-        row["target"] = os.fsdecode(os.readlink(path))
-    return row
-
-
 def sync(top: Path) -> None:
     """Write everything of a mounted filesystem to its disk."""
     descriptor = os.open(top, os.O_RDONLY)
     _libc.syncfs(descriptor)
     os.close(descriptor)
-
-
-def _created(path: bytes) -> int | None:
-    buffer = ctypes.create_string_buffer(256)
-    if _libc.syscall(_SYS_STATX, -100, path, _AT_SYMLINK_NOFOLLOW, _STATX_BTIME, buffer):
-        return None
-    (mask,) = struct.unpack_from("<I", buffer)
-    seconds, nanoseconds = struct.unpack_from("<qI", buffer, 80)
-    return seconds * 10**9 + nanoseconds if mask & _STATX_BTIME else None
 
 
 def _words(seed: int, size: int) -> bytes:
@@ -325,16 +264,24 @@ def _metadata(folder: Path) -> None:
 
 
 def fragment(top: Path) -> None:
-    """Leave no free space in one piece that is large enough for a chunk of inodes, then make many files."""
+    """Leave no free space in one piece that is large enough for a chunk of inodes, then make many files.
+
+    A chunk of 64 inodes of 512 bytes takes eight blocks of 4 KiB; half of one begins at a multiple of four
+    blocks, which every hole of seven has inside.
+    """
     block = os.statvfs(top).f_bsize
-    step = 4 * block
+    step, hole = 16 * block, 7 * block
     with open(top / "filler", "wb") as file:
         size = os.statvfs(top).f_bavail * block
-        while size > 16 * step and _libc.fallocate(file.fileno(), 0, ctypes.c_int64(0), ctypes.c_int64(size)):
-            size -= 16 * step
+        while size > step and _libc.fallocate(file.fileno(), 0, ctypes.c_int64(0), ctypes.c_int64(size)):
+            size -= 4 * step
         os.fsync(file.fileno())
-        for offset in range(0, size, 2 * step):
-            _fallocate(file.fileno(), _KEEP_SIZE | _PUNCH_HOLE, offset, step)
+        for offset in range(0, size, step):
+            _fallocate(file.fileno(), _KEEP_SIZE | _PUNCH_HOLE, offset, hole)
+    sync(top)
+    # What was kept in reserve is free, too, and in one piece: large pieces are given away before small ones.
+    with open(top / "rest", "wb") as file:
+        _fallocate(file.fileno(), 0, 0, os.statvfs(top).f_bavail // 2 * block)
     sync(top)
     (top / "many").mkdir()
     with contextlib.suppress(OSError):
@@ -343,7 +290,4 @@ def fragment(top: Path) -> None:
 
 
 if __name__ == "__main__":
-    if sys.argv[1] == "account":
-        Path(sys.argv[3]).write_text(json.dumps(account_of(Path(sys.argv[2]))))
-    else:
-        {"populate": populate, "fragment": fragment}[sys.argv[1]](Path(sys.argv[2]))
+    {"populate": populate, "fragment": fragment}[sys.argv[1]](Path(sys.argv[2]))

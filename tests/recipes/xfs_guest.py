@@ -1,7 +1,8 @@
 """XFS images filled, and some of them cut off in the middle of writing, by the kernel of a lab guest.
 
 For what the host's kernel may no longer know (version 4, names without case, a realtime device), and for
-disks of guests that run or were killed. Python of the host is packed into the guest to run `xfs_files` there.
+disks of guests that run or were killed. Python of the host is packed into the guest to run `xfs_files` and
+`kernel_account` there.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from pathlib import Path
 
 from lab import Guest
 from lab.cache import made_once, program, root
-from tests.recipes import xfs, xfs_churn, xfs_files
+from tests.recipes import kernel_account, xfs, xfs_churn, xfs_files
 from tests.recipes.lvm import packed_programs
 
 VARIANTS: dict[str, tuple[str, ...]] = {
@@ -38,7 +39,10 @@ _KERNEL = "6.1"
 _MODULES = ("virtio_blk", "crc32c_generic", "xfs")
 _PYTHON = "/usr/bin/python3"
 _KEY = hashlib.sha256(
-    b"".join(Path(path).read_bytes() for path in (__file__, xfs_files.__file__, xfs_churn.__file__))
+    b"".join(
+        Path(path).read_bytes()
+        for path in (__file__, xfs_files.__file__, xfs_churn.__file__, kernel_account.__file__)
+    )
 ).hexdigest()[:12]
 
 
@@ -95,7 +99,7 @@ def _guest(*disks: Path) -> Iterator[Guest]:
                 entry = tarfile.TarInfo(name)
                 entry.size, entry.mode = len(data), 0o755
                 packed.addfile(entry, io.BytesIO(data))
-        for script in (xfs_files.__file__, xfs_churn.__file__):
+        for script in (xfs_files.__file__, xfs_churn.__file__, kernel_account.__file__):
             packed.add(script, arcname=Path(script).name)
     drives = []
     for disk in (archive, *disks):
@@ -144,7 +148,7 @@ def _make(target: Path) -> None:
             guest.run("umount /mnt", timeout=100)
             xfs.run("cp", "--sparse=always", str(target / f"{name}.work"), str(target / f"{name}.img"))
             guest.run(f"mount -t xfs -o noatime {device} /mnt", timeout=100)
-            guest.run(f"{_PYTHON} /xfs_files.py account /mnt /account.json && umount /mnt", timeout=400)
+            guest.run(f"{_PYTHON} /kernel_account.py /mnt /account.json && umount /mnt", timeout=400)
             (target / f"{name}.json").write_text(guest.run("cat /account.json", timeout=100))
     for path in working:
         path.unlink()
