@@ -79,15 +79,23 @@ class Overlay(BlockSource):
 
 @contextmanager
 def alarm(seconds: int = 20) -> Iterator[None]:
-    """Fail, rather than hang, when something does not come to an end."""
+    """Fail, rather than hang, when something does not come to an end.
+
+    Args:
+        seconds: of the processor's time, so that no test depends on what else the machine does; what waits
+            and does nothing has a hundred times as long.
+    """
 
     def ring(number: int, frame: FrameType | None) -> None:
         raise AssertionError(f"not done after {seconds} seconds")
 
-    before = signal.signal(signal.SIGALRM, ring)
-    signal.alarm(seconds)
+    before = {kind: signal.signal(kind, ring) for kind in (signal.SIGPROF, signal.SIGALRM)}
+    signal.setitimer(signal.ITIMER_PROF, seconds)
+    signal.alarm(100 * seconds)
     try:
         yield
     finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
         signal.alarm(0)
-        signal.signal(signal.SIGALRM, before)
+        for kind, handler in before.items():
+            signal.signal(kind, handler)
