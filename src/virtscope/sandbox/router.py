@@ -90,6 +90,7 @@ class Router:
                 os.close(descriptor)
         self.descriptors = ()
         self._control.close()
+        self._holder.wait(1.0)
         self._holder.kill()
 
 

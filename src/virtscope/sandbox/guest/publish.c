@@ -73,6 +73,8 @@ static void connection(int client, const struct port *p)
 	int s = socket(p->to.any.sa_family, SOCK_STREAM | SOCK_CLOEXEC, 0), status;
 	/* a reset, not an orderly end, tells the client that there was nobody */
 	struct linger reset = { 1, 0 };
+	for (int i = 0; i < port_count; i++)
+		close(ports[i].listener);
 	if (s < 0 || connect(s, &p->to.any, p->to.size)) {
 		setsockopt(client, SOL_SOCKET, SO_LINGER, &reset, sizeof reset);
 		_exit(1);

@@ -127,7 +127,9 @@ static int make_resolver(const char *address)
 		struct iovec data = { &byte, 1 };
 		struct msghdr m = { .msg_iov = &data, .msg_iovlen = 1, .msg_control = room, .msg_controllen = sizeof room };
 		int fds[2];
-		close(pair[0]);
+		for (int fd = 3; fd < 256; fd++)
+			if (fd != pair[1])
+				close(fd);
 		if (recvmsg(pair[1], &m, MSG_CMSG_CLOEXEC) != 1 || !CMSG_FIRSTHDR(&m))
 			_exit(1);
 		memcpy(fds, CMSG_DATA(CMSG_FIRSTHDR(&m)), sizeof fds);
@@ -218,6 +220,8 @@ int network_main(int argc, char **argv)
 		char *args[110], net[40], user[40];
 		int n = 0;
 		close(go[1]);
+		for (int fd = 3; fd < 256; fd++)
+			fcntl(fd, F_SETFD, FD_CLOEXEC);
 		if (prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0) || getppid() != holder ||
 		    read(go[0], &outer, sizeof outer) != sizeof outer)
 			_exit(125);
@@ -253,6 +257,11 @@ int network_main(int argc, char **argv)
 		argv[end] = mark;
 	}
 	publish_serve(control);
+	/* the ports are closed when nobody has them open: all children, before us */
+	signal(SIGTERM, SIG_IGN);
 	kill(connector, SIGKILL);
+	kill(0, SIGTERM);
+	while (waitpid(-1, NULL, 0) > 0 || errno == EINTR)
+		;
 	return 0;
 }
