@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import stat
 from collections.abc import Iterable
 from typing import Any
 
@@ -39,6 +40,8 @@ class Cache:
         known = self._hashes.get(path)
         if known is None:
             try:
+                if not stat.S_ISREG(os.stat(path).st_mode):
+                    raise OSError
                 with open(path, "rb") as stream:
                     known = hashlib.blake2b(stream.read(), digest_size=16).hexdigest()
             except OSError:
@@ -65,6 +68,8 @@ class Cache:
 
     def keep_unit(self, command: Command, includes: list[str], text: str) -> None:
         """Stores a unit's text."""
+        if self.folder is None:
+            return
         every = sorted({command.file, *includes})
         self._write("units", _unit_key(command), text)
         self._write("stamps", _unit_key(command), json.dumps([every, self.contents(every)]))

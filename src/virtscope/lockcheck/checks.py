@@ -12,7 +12,7 @@ from .prepare import Call, bare
 from .results import Candidate, Edge
 from .rules import ANY, ZERO
 from .states import Env, held, shown
-from .summaries import Summary, inward, outward
+from .summaries import Conditions, Summary, inward, outward
 
 FETCHED = "!"
 """Before the identity of a lock, in a summary: taken by fetching an object."""
@@ -70,16 +70,33 @@ class Checks(Names):
 
     def check_order(self, env: Env, ins: Call, summary: Summary, arguments: list[str]) -> None:
         """The locks a called function takes come after those held here."""
+        if self.rules.unordered(bare(ins.callee)):
+            return
         for identity, (_, _, released) in summary.acquires.items():
             name = self.translate(identity, arguments)
-            if name:
+            conditions = summary.under.get(identity, ())
+            if name and self.could(env, conditions, arguments):
                 free = frozenset(x if x[:1] == "~" else inward(x, arguments, "") for x in released)
+                passed = self.passed_on(conditions, arguments)
                 if name[0] == FETCHED:
-                    self.acquire(env, ins.line, name, ins.callee, free)
+                    self.acquire(env, ins.line, name, ins.callee, free, passed)
                 else:
-                    self.edges_to(env, ins.line, name, ins.callee, free)
+                    self.edges_to(env, ins.line, name, ins.callee, free, passed)
                 if self.two_level:
                     self.check_levels(env, ins, name, free)
+
+    def passed_on(self, conditions: Conditions, arguments: list[str]) -> Conditions:
+        """A called function's conditions on arguments that are parameters here."""
+        out = []
+        for theirs, mask in conditions:
+            if theirs[0] == "$" and theirs[1:].isdigit() and int(theirs[1:]) < len(arguments):
+                path = arguments[int(theirs[1:])]
+                variable = self.prepared.variables.get(path)
+                if variable is not None and variable.kind == "param" and path not in self.prepared.assigned:
+                    out.append((f"${variable.index}", mask))
+            elif theirs[0] == "@":
+                out.append((theirs, mask))
+        return tuple(out)
 
     def check_levels(self, env: Env, ins: Call, taken: str, free: frozenset[str]) -> None:
         """The two-level rule for a lock that a called function takes, there or deeper."""
@@ -168,14 +185,20 @@ class Checks(Names):
         return self.identity(key) if key else ""
 
     def edges_to(
-        self, env: Env, line: int, taken: str, callee: str, free: frozenset[str] = frozenset()
+        self,
+        env: Env,
+        line: int,
+        taken: str,
+        callee: str,
+        free: frozenset[str] = frozenset(),
+        passed: Conditions = (),
     ) -> None:
         """Notes that a lock is taken while others are held, but for those that the callee gives up before."""
         if not taken or self.here[0] not in self.returning:
             return
         if any(k[0] in ":@" and held(s) and self.identity(k) == taken for k, s in env.locks.items()):
             return  # the only lock of its kind, held before: what is called takes it where it is not
-        self.acquire(env, line, taken, callee, free)
+        self.acquire(env, line, taken, callee, free, passed)
         for key, status in env.locks.items():
             if held(status) and key not in free:
                 before = self.identity(key)
@@ -187,12 +210,25 @@ class Checks(Names):
                     )
 
     def acquire(
-        self, env: Env, line: int, taken: str, callee: str, free: frozenset[str] = frozenset()
+        self,
+        env: Env,
+        line: int,
+        taken: str,
+        callee: str,
+        free: frozenset[str] = frozenset(),
+        passed: Conditions = (),
     ) -> None:
         """Puts into the summary that a lock is taken, and which of the caller's are given up before.
 
         A lock of the caller's that the caller cannot name is given up as ``~`` and what kind of lock it is.
+        Conditions that a called function has for it, and that are the caller's to meet, are passed on.
         """
+        under = self.result.summary.under
+        now = {**dict(passed), **dict(self.conditions(env))}
+        if taken in under:
+            old = dict(under[taken])
+            now = {k: m | old[k] for k, m in now.items() if k in old}
+        under[taken] = tuple(sorted((k, m) for k, m in now.items() if m != ANY))
         given_up = {k if k[:1] == "~" else outward(self.function, k, "") for k in free}
         released = [k for k, s in env.locks.items() if s[0] == "R"]
         given_up |= {outward(self.function, k, "") or f"~{self.identity(k)}" for k in released}

@@ -150,8 +150,15 @@ class Clang:
             add(child)
             return 1
 
+        _room()
         self.visitChildren(cursor, VISITOR(visit), None)
         return out
+
+
+def _room(calls: int = 12) -> None:
+    """Raises RecursionError when there is no room for a few calls: in what clang calls it would be lost."""
+    if calls:
+        _room(calls - 1)
 
 
 def _find() -> str:

@@ -43,7 +43,7 @@ def analyse(function: Function, rules: RuleSet, summaries: dict[str, Summary], e
     """
     prepared = prepare(function, rules, summaries)
     flow = Flow(prepared, rules, entry)
-    if prepared.relevant:
+    if prepared.relevant or prepared.selective:
         flow.run()
     else:
         flow.reach()
@@ -254,6 +254,7 @@ class Flow(Focus):
             )
             self.report("exit-locked", line, "", what, self._typed(*keys), places)
         result.summary.outcomes = parts[0] if len(parts) == 1 else combined(parts)
+        result.summary.under = {k: c for k, c in result.summary.under.items() if c}
         self.check_given_back()
         result.findings = list(self.found.values())
         given = {key for _, _, _, locks, _ in self.exits for key, status in locks if status[0] == "R"}

@@ -45,7 +45,7 @@ class Finding:
         """Stays the same while lines move: of the kind, file name, function, variables and code."""
         parts = [self.kind, self.file.rsplit("/", 1)[-1], self.function, " ".join(self.code.split())]
         parts += [name for name, _ in self.variables]
-        return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
+        return hashlib.sha256("\0".join(parts).encode(errors="surrogateescape")).hexdigest()[:16]
 
 
 @dataclass(frozen=True, slots=True)

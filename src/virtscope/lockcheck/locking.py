@@ -208,14 +208,10 @@ class Locking(Checks):
         if theirs in summary.identities:
             self.identities.setdefault(key, summary.identities[theirs])
 
-    def could(self, env: Env, conditions: Conditions, arguments: list[str]) -> bool:
-        """Whether what is known agrees with conditions of a called function."""
-        return all(self._signs(env, theirs, arguments)[1] & mask for theirs, mask in conditions)
-
     def allow(self, env: Env, conditions: Conditions, arguments: list[str], summary: Summary) -> bool:
         """Whether a function may end in this way, given what is known; what that tells is learned."""
         for theirs, mask in conditions:
-            path, signs = self._signs(env, theirs, arguments)
+            path, signs = self.signs(env, theirs, arguments)
             if not signs & mask:
                 return False
             if theirs[0] == "^":
@@ -224,27 +220,6 @@ class Locking(Checks):
             elif path:
                 self.learn(env, path, signs & mask)
         return True
-
-    def _signs(self, env: Env, theirs: str, arguments: list[str]) -> tuple[str, int]:
-        """What a called function's value, or its lock, is here, and the signs it may have."""
-        if theirs[0] == "^":
-            return theirs[1:], self.asked(env, theirs[1:])
-        start = root(theirs)
-        if theirs == start and start[0] == "$":
-            index = int(start[1:])
-            path = arguments[index] if index < len(arguments) else ""
-        else:
-            path = self.resolve(env, inward(theirs, arguments, ""))
-        return path, self.value(env, path) if path else ANY
-
-    def asked(self, env: Env, key: str) -> int:
-        """What the question whether a lock is held may have for an answer: ZERO for no, POSITIVE for yes."""
-        now = env.locks.get(key)
-        if now is None:
-            return ZERO if self.entry else env.facts.get("^" + key, ZERO | POSITIVE)
-        if now[0] in "MP":
-            return ZERO | POSITIVE
-        return POSITIVE if held(now) else ZERO
 
     def answer(self, env: Env, key: str, mask: int) -> None:
         """The question whether a lock is held was answered."""

@@ -12,7 +12,7 @@ from .prepare import Prepared
 from .results import Candidate, Edge, Result
 from .rules import ANY, POSITIVE, ZERO, RuleSet
 from .states import NONZERO, Env, Locks, held, shown, sign, type_name
-from .summaries import Conditions, seen_value
+from .summaries import Conditions, inward, seen_value
 
 _CALLED = re.compile(r"%\d+")
 _LAST_FIELD = re.compile(r"(?:->|\.)(\w+)(?:\[[^\[\]]*\])*$")
@@ -209,6 +209,31 @@ class Names:
                 if seen:
                     out.append((seen, mask))
         return tuple(sorted(out))
+
+    def could(self, env: Env, conditions: Conditions, arguments: list[str]) -> bool:
+        """Whether what is known agrees with conditions of a called function."""
+        return all(self.signs(env, theirs, arguments)[1] & mask for theirs, mask in conditions)
+
+    def signs(self, env: Env, theirs: str, arguments: list[str]) -> tuple[str, int]:
+        """What a called function's value, or its lock, is here, and the signs it may have."""
+        if theirs[0] == "^":
+            return theirs[1:], self.asked(env, theirs[1:])
+        start = root(theirs)
+        if theirs == start and start[0] == "$":
+            index = int(start[1:])
+            path = arguments[index] if index < len(arguments) else ""
+        else:
+            path = self.resolve(env, inward(theirs, arguments, ""))
+        return path, self.value(env, path) if path else ANY
+
+    def asked(self, env: Env, key: str) -> int:
+        """What the question whether a lock is held may have for an answer: ZERO for no, POSITIVE for yes."""
+        now = env.locks.get(key)
+        if now is None:
+            return ZERO if self.entry else env.facts.get("^" + key, ZERO | POSITIVE)
+        if now[0] in "MP":
+            return ZERO | POSITIVE
+        return POSITIVE if held(now) else ZERO
 
     def handed(self, env: Env, key: str) -> str:
         """Another path to a lock that starts from a variable here: where a pointer to it was stored."""

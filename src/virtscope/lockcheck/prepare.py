@@ -67,6 +67,7 @@ class Prepared:
         released: shapes of all locks that some instruction releases.
         assigned: variables that get a value, or whose address is taken.
         relevant: whether anything happens to locks here.
+        selective: whether it depends on an argument what locks are taken deeper down.
     """
 
     function: Function
@@ -81,6 +82,7 @@ class Prepared:
     texts: dict[str, list[str]] = field(default_factory=dict)
     assigned: set[str] = field(default_factory=set)
     relevant: bool = False
+    selective: bool = False
 
 
 def matches(names: list[str], types: tuple[str, ...]) -> bool:
@@ -150,7 +152,19 @@ def prepare(function: Function, rules: RuleSet, summaries: dict[str, Summary]) -
     if out.relevant:
         _trim(out)
         _split(out)
+    else:
+        calls = (ins.summary for code in out.code for ins in code if isinstance(ins, Call))
+        out.selective = any(s is not None and s.acquires for s in calls) and any(
+            end[0] in "BW" and _on_argument(out, end[2]) for end in out.ends
+        )
     return out
+
+
+def _on_argument(out: Prepared, test: Any) -> bool:
+    """Whether a branch's test, or a switch's operand, is an argument as the caller gave it."""
+    path = test if isinstance(test, str) else test[1] if test[0] == "v" else test[2] if test[0] == "r" else ""
+    variable = out.variables.get(path)
+    return variable is not None and variable.kind == "param" and path not in out.assigned
 
 
 def plain_never(code: list[Call | Set], rules: RuleSet) -> bool:

@@ -111,6 +111,7 @@ def _limit() -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_STACK)
     if soft != resource.RLIM_INFINITY and soft < STACK and (hard == resource.RLIM_INFINITY or hard >= STACK):
         resource.setrlimit(resource.RLIMIT_STACK, (STACK, hard))
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # clang writes there when it crashes
     os.environ["LIBCLANG_NOTHREADS"] = "1"  # clang's own threads have 8 MiB of stack
 
 

@@ -120,6 +120,7 @@ class RuleSet:
         recursive: identities of locks that some call makes recursive; known once the program is.
         takes: matches names of functions that may return with a lock held.
         gives: matches names of functions that may release a lock of their caller's.
+        skip_order: globs of functions whose locks do not count in the order of their callers' locks.
     """
 
     name: str
@@ -138,6 +139,7 @@ class RuleSet:
     defines: tuple[str, ...] = ()
     skip_functions: tuple[str, ...] = ()
     skip_files: tuple[str, ...] = ()
+    skip_order: tuple[str, ...] = ()
     text: str = ""
     recursive: frozenset[str] = frozenset()
     _exact: dict[str, list[Effect]] = field(default_factory=dict)
@@ -145,6 +147,7 @@ class RuleSet:
     _takes: re.Pattern[str] | None = None
     _gives: re.Pattern[str] | None = None
     _skips: re.Pattern[str] | None = None
+    _unordered: re.Pattern[str] | None = None
     _forbids: dict[str, list[Forbidden]] = field(default_factory=dict)
     _creates: dict[str, bool] = field(default_factory=dict)
     _kinds: dict[str, frozenset[str]] = field(default_factory=dict)
@@ -159,6 +162,7 @@ class RuleSet:
         self._takes = re.compile(self.takes) if self.takes else None
         self._gives = re.compile(self.gives) if self.gives else None
         self._skips = _any_of(self.skip_functions)
+        self._unordered = _any_of(self.skip_order)
 
     def effects(self, function: str) -> list[Effect]:
         """What a call of the function (its bare name) does to locks."""
@@ -200,6 +204,10 @@ class RuleSet:
             names = (t.removeprefix("struct ").lstrip("_") for t in self.locks[lock].types)
             self._kinds[lock] = frozenset(names)
         return self._kinds[lock]
+
+    def unordered(self, function: str) -> bool:
+        """Whether the locks that a called function takes are left out of the order of locks."""
+        return self._unordered is not None and self._unordered.match(function) is not None
 
     def skips(self, function: str) -> bool:
         """Whether the rule set leaves this function out."""
@@ -334,8 +342,9 @@ def _merge(rules: RuleSet, name: str, above: list[str]) -> None:
     rules.gives = str(data.get("gives", rules.gives))
     skip = data.get("skip", {})
     if not isinstance(skip, dict):
-        source.wrong("skip", "is a table with functions and files")
-    source.known(skip, ("functions", "files"), "[skip]")
+        source.wrong("skip", "is a table with functions, files and order")
+    source.known(skip, ("functions", "files", "order"), "[skip]")
+    rules.skip_order += source.strings(skip, "order")
     rules.skip_functions += source.strings(skip, "functions")
     rules.skip_files += source.strings(skip, "files")
 

@@ -39,6 +39,7 @@ class Summary:
         identities: which lock of the program each lock mentioned is, as far as is known.
         guard: the lock that the returned value guards: releasing the one releases the other.
         when: the conditions under which a lock is needed.
+        under: the conditions under which a lock is acquired, where there are any.
     """
 
     outcomes: list[Outcome] = field(default_factory=list)
@@ -49,6 +50,7 @@ class Summary:
     identities: dict[str, str] = field(default_factory=dict)
     guard: str = ""
     when: dict[str, Conditions] = field(default_factory=dict)
+    under: dict[str, Conditions] = field(default_factory=dict)
 
     @property
     def changes(self) -> bool:
@@ -66,6 +68,7 @@ class Summary:
             self.identities,
             self.guard,
             self.when,
+            self.under,
         ]
 
     @classmethod
@@ -78,7 +81,8 @@ class Summary:
         acquires = {k: (int(v[0]), str(v[1]), [str(x) for x in v[2]]) for k, v in row[3].items()}
         calls = {k: (int(v[0]), str(v[1])) for k, v in row[4].items()}
         when: dict[str, Conditions] = {k: tuple((p, m) for p, m in v) for k, v in row[7].items()}
-        return cls(outcomes, row[1], row[2], acquires, calls, row[5], row[6], when)
+        under: dict[str, Conditions] = {k: tuple((p, m) for p, m in v) for k, v in row[8].items()}
+        return cls(outcomes, row[1], row[2], acquires, calls, row[5], row[6], when, under)
 
 
 NOTHING = Summary()

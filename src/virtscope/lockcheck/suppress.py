@@ -11,7 +11,9 @@ A comment right before a function (``ignore-function``) counts for all of it. Th
 from __future__ import annotations
 
 import json
+import os
 import re
+import stat
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 
@@ -27,6 +29,8 @@ _LITERAL = re.compile(r"""\"(?:\\.|[^"\\])*\"|'(?:\\.|[^'\\])*'|/\*.*?\*/|//.*""
 _FURTHER_LINES = 8
 """How many lines of a statement are shown at most."""
 
+_LARGEST = 256 << 20
+
 
 class Sources:
     """The lines of source files, read once each."""
@@ -37,11 +41,14 @@ class Sources:
     def lines(self, file: str) -> list[str]:
         """A file's lines; none when it cannot be read."""
         if file not in self._files:
+            self._files[file] = []
             try:
-                with open(file, encoding="utf-8", errors="replace") as stream:
-                    self._files[file] = stream.read().split("\n")
-            except OSError:
-                self._files[file] = []
+                status = os.stat(file)  # a #line directive may name anything
+                if stat.S_ISREG(status.st_mode) and status.st_size <= _LARGEST:
+                    with open(file, encoding="utf-8", errors="replace") as stream:
+                        self._files[file] = stream.read().split("\n")
+            except (OSError, ValueError):
+                return []
         return self._files[file]
 
     def line(self, file: str, number: int) -> str:
