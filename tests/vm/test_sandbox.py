@@ -22,7 +22,8 @@ import pytest
 from lab.libvirt import Libvirt
 from tests.conftest import lab_needed
 from virtscope.errors import AccessDenied, SandboxError, SandboxTimeout, UsageError
-from virtscope.sandbox import Sandbox, backends, cgroups, libvirt_backend, process
+from virtscope.sandbox import Sandbox, backends, cache, cgroups, libvirt_backend, process
+from virtscope.sandbox.process import Group
 from virtscope.sandbox.session import Session
 
 WORKING = {backend.name: backend for backend in backends.available()}
@@ -173,6 +174,19 @@ def test_runs_as_the_caller_with_a_clean_environment(shared: Session) -> None:
     assert lines[0] == str(os.getuid())
     assert not any(line.startswith(("PYTEST", "VIRTUAL_ENV")) for line in lines)
     assert any(line.startswith("PATH=") for line in lines)
+
+
+def test_nothing_that_is_open_outside_is_open_inside(sandbox: Sandbox) -> None:
+    with open("/etc/passwd", "rb") as ours:
+        left_open = os.dup(ours.fileno())
+        os.set_inheritable(left_open, True)
+        try:
+            with sandbox as session:
+                result = session.run(["sh", "-c", "readlink /proc/self/fd/*"], timeout=60)
+        finally:
+            os.close(left_open)
+    names = [name for name in result.stdout.decode().split() if not name.startswith(("pipe:", "/proc/"))]
+    assert not names, result
 
 
 def test_only_its_own_processes_are_there(shared: Session) -> None:
@@ -498,6 +512,21 @@ def test_resumed_machines_differ(tmp_path: Path) -> None:
             now = float(session.run(["date", "+%s.%N"], timeout=30).stdout)
             assert abs(now - time.time()) < 5
     assert len(seen) == 3
+
+
+@pytest.mark.parametrize("snapshot", [False, True])
+def test_a_machine_cannot_write_to_what_others_start_from(snapshot: bool) -> None:
+    """Neither through its descriptors nor by opening them once more."""
+    with usable("qemu:").with_options(snapshot=snapshot) as session:
+        assert isinstance(session.machine, Group)
+        descriptors = list(Path(f"/proc/{session.machine.processes[0].pid}/fd").iterdir())
+        shared_files = [one for one in descriptors if str(cache.folder()) in os.readlink(one)]
+        kinds = {Path(os.readlink(one)).name.partition("-")[0] for one in shared_files}
+        assert kinds == {"vmlinux", "initramfs", *(["snapshot"] if snapshot else [])}
+        for one in shared_files:
+            with pytest.raises(OSError, match="Read-only"):
+                os.open(one, os.O_RDWR)
+        assert session.run(["true"], timeout=30).ok
 
 
 def test_what_the_caller_cannot_see_the_machine_does_not_serve() -> None:

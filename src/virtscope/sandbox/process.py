@@ -56,6 +56,8 @@ class HostProcess:
                 [
                     "virtscope-init",
                     "launch",
+                    "close=others",
+                    *(f"keep={fd}" for fd in keep),
                     f"parent={os.getpid()}",
                     *launch,
                     "--",

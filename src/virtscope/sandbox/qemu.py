@@ -13,7 +13,7 @@ import platform
 import shutil
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from virtscope.errors import MissingDependency, SandboxError, UsageError
@@ -365,6 +365,13 @@ def confinement(definition: Definition, *, writable: Sequence[str] = ()) -> list
     return options
 
 
+def lent(files: Iterable[tuple[int, str | os.PathLike[str]]]) -> list[str]:
+    """Options for `launch`: descriptors of files that later machines start from, and which must not become a
+    way to write to them.
+    """
+    return [f"again={fd}:{os.fspath(path)}" for fd, path in files]
+
+
 def backing_files(disk: Disk) -> list[str]:
     """The files under an image that QEMU will open as well."""
     if disk.format == "raw":
@@ -426,6 +433,7 @@ def boot_machine(
 
             writable += screen.folders(definition.display)
         options = [*launch, *confinement(definition, writable=writable)]
+        options += lent([(kernel, boot.kernel), (archive, boot.initramfs)])
         machine = process.Group(process.HostProcess("QEMU", argv, keep=keep, launch=options), *helpers)
     except BaseException:
         for helper in helpers:

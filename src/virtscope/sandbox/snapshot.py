@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from virtscope.errors import SandboxError
-from virtscope.sandbox import accelerator, cache, initramfs, process, qemu
+from virtscope.sandbox import accelerator, cache, compiler, initramfs, process, qemu
 from virtscope.sandbox.definition import Definition
 from virtscope.sandbox.session import Session
 
@@ -132,9 +132,11 @@ def _start(
 ) -> Session:
     ours, theirs = socket.socketpair()
     control, monitor_end = socket.socketpair()
-    descriptors = [os.open(path, os.O_RDONLY | os.O_CLOEXEC) for path in (boot.kernel, boot.initramfs, state)]
-    ram = os.open(memory, os.O_RDWR | os.O_CLOEXEC)
-    kernel, archive, saved = descriptors
+    files = (boot.kernel, boot.initramfs, state, memory)
+    descriptors = [os.open(path, os.O_RDONLY | os.O_CLOEXEC) for path in files]
+    kernel, archive, saved, ram = descriptors
+    library = compiler.shared_library("private_memory.c")
+    environment = os.environ | {"LD_PRELOAD": library, "VIRTSCOPE_MEMORY": f"/proc/self/fd/{ram}"}
     try:
         argv = qemu.command_line(
             definition,
@@ -148,16 +150,18 @@ def _start(
             tap=taps[0] if taps else 4,
         )
         argv += ["-incoming", "defer"]
-        keep = [theirs.fileno(), monitor_end.fileno(), *descriptors, ram, *taps]
-        options = [*launch, *qemu.confinement(definition)]
-        machine = process.Group(process.HostProcess("QEMU", argv, keep=keep, launch=options))
+        keep = [theirs.fileno(), monitor_end.fileno(), *descriptors, *taps]
+        options = [*launch, *qemu.confinement(definition), *qemu.lent(zip(descriptors, files, strict=True))]
+        options.append(f"show={library}")
+        machine = process.Group(
+            process.HostProcess("QEMU", argv, keep=keep, launch=options, environment=environment)
+        )
         theirs.close()
         monitor_end.close()
         try:
             monitor = Monitor(control)
             monitor.capability("x-ignore-shared")
-            monitor.command("getfd", {"fdname": "state"}, fd=saved)
-            monitor.command("migrate-incoming", {"uri": "fd:state"})
+            monitor.command("migrate-incoming", {"uri": f"fd:{saved}"})
         except SandboxError:
             machine.kill()
             raise
@@ -167,7 +171,7 @@ def _start(
     finally:
         theirs.close()
         monitor_end.close()
-        for fd in (*descriptors, ram):
+        for fd in descriptors:
             os.close(fd)
     session = Session(ours, machine)
     session.resumed()

@@ -35,6 +35,9 @@ static int die_with(pid_t parent)
 #define SYS_open_tree 428
 #define SYS_move_mount 429
 #endif
+#ifndef SYS_close_range
+#define SYS_close_range 436
+#endif
 #ifndef SYS_mount_setattr
 #define SYS_mount_setattr 442
 #endif
@@ -62,6 +65,49 @@ static int private_mounts(void)
 	return mount(NULL, "/", NULL, MS_REC | MS_SLAVE, NULL);
 }
 
+/* Files that the child gets as descriptors, from a mount that nothing can be written through: what only a descriptor
+ * says can be undone by opening it once more through /proc.
+ */
+static struct { int fd, handle; const char *path; } again[8];
+static int again_count;
+
+static int add_again(char *value)
+{
+	char *path = strchr(value, ':');
+	if (!path || again_count == 8)
+		return -1;
+	again[again_count].fd = atoi(value);
+	again[again_count++].path = path + 1;
+	return 0;
+}
+
+static int find_again(void)
+{
+	struct stat given, found;
+	for (int i = 0; i < again_count; i++) {
+		again[i].handle = open(again[i].path, O_PATH | O_CLOEXEC);
+		if (again[i].handle < 0 || fstat(again[i].handle, &found) || fstat(again[i].fd, &given))
+			return -1;
+		if (found.st_dev != given.st_dev || found.st_ino != given.st_ino)
+			return errno = ESTALE, -1;
+	}
+	return 0;
+}
+
+static int open_again(void)
+{
+	char path[32];
+	for (int i = 0; i < again_count; i++) {
+		snprintf(path, sizeof path, "/proc/self/fd/%d", again[i].handle);
+		int fd = open(path, O_RDONLY | O_CLOEXEC);
+		if (fd < 0 || dup2(fd, again[i].fd) < 0)
+			return -1;
+		close(fd);
+		close(again[i].handle);
+	}
+	return 0;
+}
+
 /* What the child sees: everything read-only, the hidden folders empty, the shown paths back in their places `at`. */
 static int confine(char **hide, int hidden, char **show, char **at, char *writable, int shown, const char *scratch)
 {
@@ -70,6 +116,8 @@ static int confine(char **hide, int hidden, char **show, char **at, char *writab
 	struct stat kinds[32];
 	if (private_mounts())
 		return fail("mount namespace");
+	if (find_again())
+		return fail("a file that is passed on");
 	for (int i = 0; i < shown; i++) {
 		trees[i] = syscall(SYS_open_tree, AT_FDCWD, show[i], 1 | 0x8000 | O_CLOEXEC);
 		if (trees[i] < 0 || stat(show[i], &kinds[i]))
@@ -94,6 +142,8 @@ static int confine(char **hide, int hidden, char **show, char **at, char *writab
 	}
 	if (syscall(SYS_mount_setattr, -1, "/", 0x8000, &attributes, sizeof attributes))
 		return fail("read-only root");
+	if (open_again())
+		return fail("a file that is passed on");
 	attributes.set = 0;
 	attributes.clear = 1;
 	if (scratch && syscall(SYS_mount_setattr, -1, scratch, 0, &attributes, sizeof attributes))
@@ -177,9 +227,18 @@ static int stay_on(const char *list, int nodes)
 	return syscall(SYS_sched_setaffinity, 0, sizeof mask, mask);
 }
 
+/* What the caller has open is not for the child: neither what his shell left open, nor this program's own file. */
+static void close_others(void)
+{
+	if (!syscall(SYS_close_range, 3, ~0u, 4 /* on exec */))
+		return;
+	for (int fd = 3; fd < 4096; fd++)
+		fcntl(fd, F_SETFD, FD_CLOEXEC);
+}
+
 /*
- * launch [parent=PID] [cgroup=PROCS-FILE]... [user=UID:GID[:GID...]] [confine=1] [hide=DIR]... [show=PATH]...
- * [writable=PATH]... [scratch=DIR] [processes=own] [layout=fixed] [processors=LIST] [nodes=LIST] [lend=N:FILE]... -- CMD ARG...
+ * launch [close=others] [keep=FD]... [parent=PID] [cgroup=PROCS-FILE]... [user=UID:GID[:GID...]] [confine=1] [hide=DIR]... [show=PATH]...
+ * [writable=PATH]... [scratch=DIR] [processes=own] [layout=fixed] [again=FD:PATH]... [processors=LIST] [nodes=LIST] [lend=N:FILE]... -- CMD ARG...
  */
 int launch_main(int argc, char **argv)
 {
@@ -193,7 +252,11 @@ int launch_main(int argc, char **argv)
 		if (!value || hidden == 32 || shown == 32)
 			return fprintf(stderr, "launch: %s\n", argv[i]), 125;
 		*value++ = 0;
-		if (!strcmp(argv[i], "parent")) {
+		if (!strcmp(argv[i], "close")) {
+			close_others();
+		} else if (!strcmp(argv[i], "keep")) {
+			fcntl(atoi(value), F_SETFD, 0);
+		} else if (!strcmp(argv[i], "parent")) {
 			parent = atoi(value);
 		} else if (!strcmp(argv[i], "cgroup")) {
 			if (write_whole(value, self, n, 0, 0))
@@ -209,6 +272,9 @@ int launch_main(int argc, char **argv)
 			scratch = value;
 		} else if (!strcmp(argv[i], "processes")) {
 			own = 1;
+		} else if (!strcmp(argv[i], "again")) {
+			if (add_again(value))
+				return fprintf(stderr, "launch: again=%s\n", value), 125;
 		} else if (!strcmp(argv[i], "layout")) {
 			personality(ADDR_NO_RANDOMIZE);
 		} else if (!strcmp(argv[i], "hide")) {
