@@ -101,14 +101,14 @@ class Shell(abc.ABC):
         except (TimeoutError, OSError, LabError) as error:
             raise LabError(f"the guest did not boot ({error!r}): {self.last_words()}") from None
 
-    def execute(self, command: str, stdin: bytes = b"", timeout: float = 60) -> Result:
+    def execute(self, command: str, stdin: bytes = b"", timeout: float = 300) -> Result:
         """Runs a shell command as root in the guest and returns all it did."""
         try:
             return self._agent().execute(command, stdin, time.monotonic() + timeout)
         except (TimeoutError, OSError) as error:
             raise LabError(f"no answer to {command!r} ({error!r}): {self.last_words()}") from None
 
-    def run(self, command: str, stdin: bytes = b"", timeout: float = 60) -> str:
+    def run(self, command: str, stdin: bytes = b"", timeout: float = 300) -> str:
         """Runs a shell command as root in the guest and returns its standard output.
 
         Raises:
@@ -126,7 +126,7 @@ class Shell(abc.ABC):
 
     def send(self, command: str) -> None:
         """Starts a shell command in the guest without waiting for its end: the last this guest can take."""
-        self._agent().send(command, b"", time.monotonic() + 10)
+        self._agent().send(command, b"", time.monotonic() + 60)
         self.agent = None
 
     def _agent(self) -> Agent:

@@ -73,7 +73,7 @@ class Guest(Qemu, Shell):
         direct: bool = False,
         agent: Literal["virtio", "serial"] | None = "virtio",
         args: Sequence[str] = (),
-        timeout: float = 120,
+        timeout: float = 600,
         name: str = "lab",
     ) -> None:
         self.kernel = find_kernel(kernel) if isinstance(kernel, str) else kernel

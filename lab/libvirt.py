@@ -135,7 +135,7 @@ class Libvirt:
         name: str = "lab",
         memory_mib: int = 256,
         setup: str | None = None,
-        timeout: float = 120,
+        timeout: float = 600,
     ) -> Domain:
         """Boots a transient domain, with kernel and user space as in `lab.Guest`; waits until it is ready.
 
@@ -167,7 +167,7 @@ class Libvirt:
         if self._process and self._process.stdin:
             self._process.stdin.close()
             try:
-                self._process.wait(20)
+                self._process.wait(60)
             except subprocess.TimeoutExpired:
                 self._process.kill()
                 self._process.wait()
@@ -190,7 +190,7 @@ class Libvirt:
             # A Ctrl-C is for us: the daemon ends through its standard input.
             start_new_session=True,
         )
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 180
         while True:
             try:
                 self.virsh("uri")

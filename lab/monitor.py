@@ -20,7 +20,7 @@ class Monitor:
         timeout: Seconds to wait for any answer.
     """
 
-    def __init__(self, path: Path, timeout: float = 30) -> None:
+    def __init__(self, path: Path, timeout: float = 120) -> None:
         self._socket = socket.socket(socket.AF_UNIX)
         self._socket.settimeout(timeout)
         deadline = time.monotonic() + timeout

@@ -97,7 +97,7 @@ class Qemu:
         """Kills QEMU and removes its folder; may be called again."""
         self._stack.close()
 
-    def monitor(self, timeout: float = 30) -> Monitor:
+    def monitor(self, timeout: float = 120) -> Monitor:
         """A new connection to the QMP socket (a context manager)."""
         if self.qmp_socket is None:
             raise LabError("this guest was started without a monitor")
@@ -107,7 +107,7 @@ class Qemu:
         """What the guest wrote to its console so far."""
         return self.console_log.read_text(errors="replace") if self.console_log.exists() else ""
 
-    def wait_console(self, text: str, timeout: float = 60) -> None:
+    def wait_console(self, text: str, timeout: float = 300) -> None:
         """Waits until the text is in the console log.
 
         Raises:

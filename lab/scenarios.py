@@ -47,7 +47,7 @@ def hang(guest: Guest) -> None:
         time.sleep(2)
         return
     # The instruction pointer standing still with interrupts disabled tells that it hangs.
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     with guest.monitor() as monitor:
         while True:
             registers = monitor.human("info registers -a")
@@ -64,7 +64,7 @@ def hang(guest: Guest) -> None:
 def populate(guest: Guest, mib: int = 1100, processes: int = 100) -> None:
     """Fills that much of the guest's RAM with pages that all differ (a tmpfs), and starts more processes."""
     _install(guest, "fill")
-    guest.run(f"fill /tmp/fill {mib}", timeout=300)
+    guest.run(f"fill /tmp/fill {mib}", timeout=600)
     guest.run(
         f"i=0; while [ $i -lt {processes} ]; do actor lab-extra-$i resident_kib=256 -- $i; i=$((i+1)); done"
     )

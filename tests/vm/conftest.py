@@ -9,6 +9,7 @@ import pytest
 from lab import Guest
 from lab.kernels import DEFAULT, MATRIX
 from tests.conftest import lab_needed
+from tests.vm.views_truth import patient_monitors
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -29,6 +30,13 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         indirect=True,
         scope="session",
     )
+
+
+@pytest.fixture(autouse=True)
+def patience() -> Iterator[None]:
+    """See `patient_monitors`."""
+    with patient_monitors():
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -77,6 +77,14 @@ def processes(guest: Guest) -> dict[int, str]:
     return {pid: name for pid, name in looks[0].items() if looks[1].get(pid) == name}
 
 
+def missing(guest: Guest, lasting: dict[int, str], found: dict[int, str]) -> dict[int, str]:
+    """Which of `lasting`, seen inside before a look from outside, are still there and were not `found`."""
+    lost = {pid: name for pid, name in lasting.items() if found.get(pid) != name}
+    # Idle workers of the kernel end, now and then; what is there before and after must have been found.
+    still = processes(guest) if lost else {}
+    return {pid: name for pid, name in lost.items() if still.get(pid) == name}
+
+
 def shown(comm: bytes) -> str:
     """A name as both sides have it: /proc shows kernel threads' names whole, and what workers work on."""
     name = comm.partition(b"\n")[0][:15].decode("utf-8", "backslashreplace")

@@ -89,10 +89,10 @@ def paused_qemu(
 
 
 def _wait_for(process: subprocess.Popen[bytes], socket: Path) -> None:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 180
     while True:
         try:
-            return QmpClient(str(socket), timeout=10).close()
+            return QmpClient(str(socket), timeout=60).close()
         except GuestError:
             if process.poll() is not None:
                 assert process.stderr is not None

@@ -9,7 +9,7 @@ import pytest
 
 from lab import Guest
 from lab.qemu import BareMachine
-from tests.vm.kernel_access import kernel_of, listed, processes
+from tests.vm.kernel_access import kernel_of, listed, missing, processes
 from virtscope.errors import KernelNotFound
 from virtscope.host.guests import guest_of_qemu
 from virtscope.kernel import KernelCache, find_kernel
@@ -21,7 +21,7 @@ Boot = Callable[..., Guest]
 def check(guest: Guest, **options: bool) -> None:
     with kernel_of(guest, **options) as kernel:  # type: ignore[arg-type]
         assert kernel.banner == guest.run("cat /proc/version").rstrip("\n")
-        assert processes(guest).items() <= listed(kernel).items()
+        assert missing(guest, processes(guest), listed(kernel)) == {}
 
 
 def test_without_a_monitor(guest: Guest) -> None:
@@ -33,7 +33,7 @@ def test_in_a_dump(guest: Guest, tmp_path: Path) -> None:
     guest.dump(tmp_path / "guest.elf")
     with open_memory(str(tmp_path / "guest.elf")) as memory:
         kernel = find_kernel(memory, cache=KernelCache(enabled=False))
-        assert lasting.items() <= listed(kernel).items()
+        assert missing(guest, lasting, listed(kernel)) == {}
 
 
 def test_remembered(guest: Guest, tmp_path: Path) -> None:

@@ -62,7 +62,7 @@ def test_a_background_child_does_not_keep_a_command(guest: Guest) -> None:
 
 def test_kernel_messages_stay_out_of_the_answers(guest: Guest) -> None:
     assert guest.run("echo '<0>noise from the kernel' >/dev/kmsg; echo answer") == "answer\n"
-    guest.wait_console("noise from the kernel", timeout=10)
+    guest.wait_console("noise from the kernel")
 
 
 def test_kernel_addresses_can_be_read(guest: Guest) -> None:
@@ -82,7 +82,7 @@ def test_the_guest_ends_with_its_starter(tmp_path: Path) -> None:
         assert starter.stdout
         pid = int(starter.stdout.readline())
         starter.kill()
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 120
     while runs(pid):
         assert time.monotonic() < deadline, "QEMU outlived the process that started it"
         time.sleep(0.05)

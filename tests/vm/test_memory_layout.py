@@ -15,6 +15,7 @@ import pytest
 from tests.vm.paused_qemu import GIB, MIB, PausedQemu, mark, paused_qemu
 from virtscope.cli import uname
 from virtscope.errors import GuestNotFound, GuestVanished, MemoryHole, UsageError
+from virtscope.host import qmp
 from virtscope.host.guest_memory import Verify
 from virtscope.host.guests import guest_of_qemu, running_guests
 from virtscope.host.qmp import QmpClient
@@ -278,7 +279,8 @@ def test_monitors_with_other_addresses(options: list[str]) -> None:
                 assert monitor.execute("query-name") == {"name": "paused"}
 
 
-def test_a_monitor_that_is_taken_costs_nothing_and_is_said() -> None:
+def test_a_monitor_that_is_taken_costs_nothing_and_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(qmp, "_PATIENCE", 0.25)
     marks = marks_for(64 * MIB, None)
     with (
         paused_qemu("-M", "q35", "-m", "64", marks=marks) as qemu,

@@ -20,6 +20,7 @@ from lab.scenarios import fork_storm, hang, panic
 from virtscope.cli import dmesg, ifconfig, ps, uname
 from virtscope.errors import GuestVanished
 from virtscope.guest import Guest as Outside
+from virtscope.host import qmp
 from virtscope.kernel.processes import Facts, Process
 
 STEADY = {
@@ -77,7 +78,7 @@ def test_a_fork_storm(boot: Callable[..., Guest], kernel: str) -> None:
     steady_pids = {row.pid for row in before.values()}
     seen: set[int] = set()
     with fork_storm(guest, alive=30):
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 600
         while len(seen) < 60 and time.monotonic() < deadline:
             with looking(guest) as outside:
                 rows = list(outside.processes())
@@ -115,7 +116,8 @@ def test_a_stopped_a_dumped_and_a_panicked_guest(
         check_steady(list(outside.processes()), before)
     os.kill(guest.pid, signal.SIGSTOP)
     try:
-        with looking(guest) as outside:
+        with pytest.MonkeyPatch.context() as patch, looking(guest) as outside:
+            patch.setattr(qmp, "TIMEOUT", 1.0)
             check_steady(list(outside.processes()), before)
             assert [row.text for row in outside.log()][: len(log)] == [row.text for row in log]
     finally:
@@ -125,21 +127,22 @@ def test_a_stopped_a_dumped_and_a_panicked_guest(
     dump = tmp_path / "guest.core"
     with guest.monitor() as monitor:
         monitor.command("dump-guest-memory", paging=False, protocol=f"file:{dump}")
-        with looking(guest) as outside:
-            live = [
-                list(outside.processes()),
-                list(outside.log()),
-                list(outside.interfaces()),
-                outside.uname(),
-            ]
-        with virtscope.open(memory=str(dump)) as dumped:
-            assert dumped.notes == ()
-            assert [
-                list(dumped.processes()),
-                list(dumped.log()),
-                list(dumped.interfaces()),
-                dumped.uname(),
-            ] == live
+    with looking(guest) as outside:
+        live = [
+            list(outside.processes()),
+            list(outside.log()),
+            list(outside.interfaces()),
+            outside.uname(),
+        ]
+    with virtscope.open(memory=str(dump)) as dumped:
+        assert dumped.notes == ()
+        assert [
+            list(dumped.processes()),
+            list(dumped.log()),
+            list(dumped.interfaces()),
+            dumped.uname(),
+        ] == live
+    with guest.monitor() as monitor:
         monitor.command("cont")
     for command in (ps, dmesg, uname, ifconfig):
         assert command.main(["-m", str(dump)]) == 0
@@ -201,7 +204,9 @@ def test_several_guests_and_one_that_vanishes(
     assert len(document["errors"]) == 1
     # As the console script, too.
     script = "import sys; from virtscope.cli import main; sys.exit(main())"
-    done = subprocess.run([sys.executable, "-c", script, "ps", *options], capture_output=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", script, "ps", "--timeout", "600", *options], capture_output=True, check=False
+    )
     assert (done.returncode, done.stderr) == (0, b"")
 
     with looking(guests[0]) as outside:

@@ -7,11 +7,16 @@ from __future__ import annotations
 
 import re
 import subprocess
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
+import pytest
+
 from lab import Guest
+from virtscope.cli import options
+from virtscope.host import qmp
 
 T = TypeVar("T")
 
@@ -47,7 +52,8 @@ class Inside:
     def rests(self, later: Inside) -> bool:
         """Whether it did not run between this look and a later one."""
         keys = ("voluntary_ctxt_switches", "nonvoluntary_ctxt_switches")
-        return all(self.status[key] == later.status[key] for key in keys)
+        # One that ended while it was looked at has no status.
+        return all(key in self.status and self.status[key] == later.status.get(key) for key in keys)
 
     @property
     def is_kernel_thread(self) -> bool:
@@ -93,10 +99,16 @@ def processes_inside(guest: Guest) -> dict[int, Inside]:
 def threads_inside(guest: Guest) -> dict[int, Inside]:
     """All threads by their own id."""
     found: dict[int, Inside] = {}
-    text = guest.run("grep -a -H '' /proc/[0-9]*/task/[0-9]*/stat; true")
+    text = guest.run(
+        "grep -a -H '' /proc/[0-9]*/task/[0-9]*/stat; "
+        "grep -a -H 'switches:' /proc/[0-9]*/task/[0-9]*/status; true"
+    )
     lines = re.findall(r"^/proc/\d+/task/(\d+)/stat:(.*)$", text, re.MULTILINE)
     for tid, line in _joined([(int(tid), line) for tid, line in lines]).items():
         parse_stat(found.setdefault(tid, Inside(tid)), line)
+    for tid, key, number in re.findall(r"^/proc/\d+/task/(\d+)/status:(\w+):\s+(\d+)$", text, re.MULTILINE):
+        if int(tid) in found:
+            found[int(tid)].status[key] = [int(number)]
     return {tid: thread for tid, thread in found.items() if thread.stat and thread.comm not in ("sh", "grep")}
 
 
@@ -124,6 +136,33 @@ def bracketed(inside: Callable[[], T], outside: Callable[[], object]) -> tuple[T
     before = inside()
     seen = outside()
     return before, seen, inside()
+
+
+def kernel_messages(guest: Guest) -> list[str]:
+    """The lines of the guest's /dev/kmsg, up to a record that is added for that."""
+    # Reading it ends only when it is interrupted; the last record says when everything has come.
+    raw = guest.execute(
+        "end=end-of-records-$$; echo lab: $end > /dev/kmsg; cat /dev/kmsg > /run/records & reader=$!; "
+        "until grep -q $end /run/records; do sleep 0.1; done; kill $reader; cat /run/records; rm /run/records"
+    )
+    assert raw.status == 0, raw.stderr
+    return raw.stdout.decode(errors="surrogateescape").splitlines()
+
+
+@contextmanager
+def patient_monitors() -> Iterator[None]:
+    """Monitors and commands may take longer than users would wait: on a busy machine QEMU's main loop takes a
+    while to come round, and a test that nothing was noted must not see that.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(qmp, "TIMEOUT", 60.0)
+        patch.setattr(qmp, "_PATIENCE", 10.0)
+        longer = [
+            replace(option, default=600.0) if option.flags == ("--timeout",) else option
+            for option in options._PARALLEL
+        ]
+        patch.setattr(options, "_PARALLEL", tuple(longer))
+        yield
 
 
 def install(guest: Guest, program: str) -> str:

@@ -12,8 +12,9 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from virtscope.errors import GuestError, GuestNotFound, MissingDependency, MonitorError
+from virtscope.host import qmp
 from virtscope.host.qemu import QemuProcess, qemu_behind_socket, qemu_process, qemu_processes
-from virtscope.host.qmp import TIMEOUT, Monitor, QmpClient
+from virtscope.host.qmp import Monitor, QmpClient
 
 if TYPE_CHECKING:
     from virtscope.host.guest_memory import Verify
@@ -44,18 +45,21 @@ class RunningGuest:
         """The process id of its QEMU."""
         return self.process.pid if self.process else None
 
-    def open_monitor(self, timeout: float = TIMEOUT) -> Monitor:
+    def open_monitor(self, timeout: float | None = None) -> Monitor:
         """Connect to its monitor: a QMP socket that answers, else libvirt's passthrough.
 
         Use it in a with statement and briefly: QEMU serves one client per socket.
 
         Args:
-            timeout: the seconds that connecting and everything asked may take, per way that is tried.
+            timeout: the seconds that connecting and everything asked may take, per way that is tried; None
+                for `qmp.TIMEOUT`.
 
         Raises:
             MonitorError: there is none, or it does not answer.
             MissingDependency, AccessDenied, GuestNotFound: it cannot be reached; the message says why.
         """
+        if timeout is None:
+            timeout = qmp.TIMEOUT
         problem: GuestError | None = None
         for path in self.sockets:
             try:
@@ -69,7 +73,7 @@ class RunningGuest:
         raise problem or MonitorError(f"{self.name} has no monitor that can be reached")
 
     def open_memory(
-        self, *, verify: Verify | None = None, use_monitor: bool = True, timeout: float = TIMEOUT
+        self, *, verify: Verify | None = None, use_monitor: bool = True, timeout: float | None = None
     ) -> LiveMemory:
         """Its memory; the caller closes it.
 
@@ -159,7 +163,7 @@ def _told_apart(guests: list[RunningGuest]) -> list[RunningGuest]:
     ]
 
 
-def guest_of_qemu(which: str, timeout: float = TIMEOUT) -> RunningGuest:
+def guest_of_qemu(which: str, timeout: float | None = None) -> RunningGuest:
     """The guest of one QEMU process.
 
     Args:
@@ -173,7 +177,7 @@ def guest_of_qemu(which: str, timeout: float = TIMEOUT) -> RunningGuest:
     """
     if which.isdecimal() and len(which) < 12:
         return _of_process(qemu_process(int(which)))
-    process = qemu_behind_socket(which, timeout)
+    process = qemu_behind_socket(which, qmp.TIMEOUT if timeout is None else timeout)
     guest = _of_process(process)
     return RunningGuest(guest.name, guest.uuid, process, None, (which,))
 

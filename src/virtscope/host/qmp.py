@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     import socket
 
 TIMEOUT = 1.0
+"""The seconds that asking a monitor may take where nobody says otherwise."""
+
 _LONGEST_MESSAGE = 16 << 20
 _SHOWN = 200
 _SOON = 0.02
@@ -57,7 +59,7 @@ class QmpClient:
 
     Args:
         path: of the socket; a name in the abstract namespace starts with a NUL character.
-        timeout: the seconds that everything done with this object may take together.
+        timeout: the seconds that everything done with this object may take together; None for `TIMEOUT`.
         is_taken: asked once when the greeting is slow to come; when it says that QEMU serves another client,
             there is no point in waiting longer.
 
@@ -68,8 +70,10 @@ class QmpClient:
     """
 
     def __init__(
-        self, path: str, timeout: float = TIMEOUT, is_taken: Callable[[], bool] | None = None
+        self, path: str, timeout: float | None = None, is_taken: Callable[[], bool] | None = None
     ) -> None:
+        if timeout is None:
+            timeout = TIMEOUT
         self._path = path
         self._timeout = timeout
         self._deadline = time.monotonic() + timeout
@@ -218,7 +222,7 @@ def connect(path: str, timeout: float) -> socket.socket:
     return connection
 
 
-def peer_pid(path: str, timeout: float = TIMEOUT) -> int:
+def peer_pid(path: str, timeout: float | None = None) -> int:
     """The process that listens on the Unix socket at `path`; 0 if it cannot be seen from here.
 
     Raises:
@@ -227,7 +231,7 @@ def peer_pid(path: str, timeout: float = TIMEOUT) -> int:
     import socket
     import struct
 
-    with connect(path, timeout) as connection:
+    with connect(path, TIMEOUT if timeout is None else timeout) as connection:
         credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
     pid: int = struct.unpack("=3i", credentials)[0]
     return pid
