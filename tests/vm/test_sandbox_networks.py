@@ -388,10 +388,66 @@ def test_a_name_server_of_our_loopback_serves_the_sandbox(world: None, tmp_path:
     assert b"198.51.100.9" in done.stdout, done
 
 
+@pytest.fixture(scope="module")
+def bridge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A bridge of this host, with a server of addresses and names on it."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can make a bridge to test against")
+    name, far, near, space = (f"{kind}{os.getpid()}" for kind in ("vsb", "vsg", "vsh", "vsd"))
+    _ip("netns", "add", space)
+    try:
+        _ip("link", "add", name, "type", "bridge")
+        _ip("link", "set", name, "up")
+        _ip("link", "add", near, "type", "veth", "peer", "name", far, "netns", space)
+        _ip("link", "set", near, "up", "master", name)
+        _ip("-n", space, "addr", "add", "203.0.113.1/24", "dev", far)
+        _ip("-n", space, "link", "set", far, "up")
+        options = [
+            "--keep-in-foreground",
+            "--conf-file=/dev/null",
+            "--no-resolv",
+            "--no-hosts",
+            "--pid-file=",
+        ]
+        options += [f"--interface={far}", "--bind-interfaces", "--user=root", "--domain=virt.example"]
+        options += ["--dhcp-range=203.0.113.100,203.0.113.150,1h", "--address=/far.example/203.0.113.1"]
+        options += [f"--dhcp-leasefile={tmp_path_factory.mktemp('leases') / 'leases'}"]
+        command = ["ip", "netns", "exec", space, "dnsmasq", *options]
+        with subprocess.Popen(command, stderr=subprocess.DEVNULL) as server:
+            try:
+                yield name
+            finally:
+                server.kill()
+    finally:
+        for link in (near, name):
+            with contextlib.suppress(subprocess.CalledProcessError):
+                _ip("link", "del", link)
+        _ip("netns", "del", space)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["qemu:", "uml:", "lxc:///system", pytest.param("qemu:///system", marks=pytest.mark.slow)],
+)
+def test_a_bridge_gives_an_address_and_names(name: str, bridge: str, daemon: Callable[[str], str]) -> None:
+    box = chosen(name, daemon).with_network("bridge", bridge)
+    script = "cat /proc/net/fib_trie /etc/resolv.conf; getent ahostsv4 far.example; cat /proc/net/route"
+    result = box.run(["sh", "-c", script], timeout=120)
+    said = result.stdout.decode()
+    assert "203.0.113.1" in said.split("nameserver ")[1].splitlines()[0]
+    assert "search virt.example" in said
+    assert any(f"203.0.113.{number}\n" in said for number in range(100, 151))
+    assert "203.0.113.1     STREAM far.example" in said
+    left = os.listdir(f"/sys/class/net/{bridge}/brif")
+    assert len(left) == 1, left
+
+
 def test_what_cannot_be_done_is_said_before_anything_starts() -> None:
     box = Sandbox()
     with pytest.raises(UsageError, match="no network 'bridge'"):
-        box.on("uml:").with_network("bridge", "br0").start()
+        box.on("namespaces:").with_network("bridge", "br0").start()
+    with pytest.raises(UsageError, match="no such bridge"):
+        box.on("uml:").with_network("bridge", "no-bridge").start()
     with pytest.raises(UsageError, match="--allow"):
         box.on("qemu:///system").with_network("user", allow=[(WORLD, ONE)]).start()
     with pytest.raises(UsageError, match="--net-rate"):

@@ -124,6 +124,14 @@ def start(definition: Definition) -> tuple[Session, Base]:
 
 
 def _start_ourselves(definition: Definition, launch: list[str]) -> tuple[Session, Base]:
+    if definition.network.kind == "bridge":
+        from virtscope.sandbox import bridge
+
+        tap = bridge.connect(definition.network.name, headers=definition.backend == "qemu:")
+        try:
+            return _start_on(definition, launch, [tap])
+        finally:
+            os.close(tap)
     if definition.network.kind != "user":
         return _start_on(definition, launch, ())
     return _with_router(definition, lambda router: _start_on(definition, launch, router.descriptors))

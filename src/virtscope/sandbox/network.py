@@ -120,7 +120,7 @@ def check(definition: Definition) -> None:
     network, backend = definition.network, definition.backend
     kinds = {
         "qemu:": ("none", "user", "bridge"),
-        "uml:": ("none", "user"),
+        "uml:": ("none", "user", "bridge"),
         "namespaces:": ("none", "user", "host"),
     }.get(backend, ("none", "user", "bridge", "source"))
     if network.kind not in kinds:
@@ -201,26 +201,13 @@ def resolvers() -> list[str]:
 
 
 def qemu_arguments(definition: Definition, bus: str, tap: int) -> list[str]:
-    """QEMU's arguments for the network card and what it is connected to; `tap` is the router's descriptor.
-
-    Raises:
-        UsageError: this kind of network needs another back end.
-    """
-    network = definition.network
-    user = network.kind == "user"
-    options = f"mac={USER_MAC},host_mtu={LARGEST_FRAME}" if user else f"mac={mac_address()}"
+    """QEMU's arguments for the network card and the tap device that it is connected to."""
+    if definition.network.kind == "user":
+        options = f"mac={USER_MAC},host_mtu={LARGEST_FRAME}"
+    else:
+        options = f"mac={mac_address()}"
     device = f"virtio-net-{bus},netdev=net,{options}" + (",romfile=" if bus == "pci" else "")
-    if user:
-        return ["-netdev", f"tap,id=net,fd={tap}", "-device", device]
-    helper = _bridge_helper()
-    return ["-netdev", f"bridge,id=net,br={network.name},helper={helper}", "-device", device]
-
-
-def _bridge_helper() -> str:
-    for path in ("/usr/lib/qemu/qemu-bridge-helper", "/usr/libexec/qemu-bridge-helper"):
-        if os.access(path, os.X_OK):
-            return path
-    raise UsageError("--network bridge=...: qemu-bridge-helper is not installed")
+    return ["-netdev", f"tap,id=net,fd={tap}", "-device", device]
 
 
 def mac_address() -> str:

@@ -78,10 +78,11 @@ def command_line(
             raise UsageError(f"{disk.path}: User Mode Linux reads raw images only, not {disk.format}")
         flags = "r" if disk.read_only else ""
         args.append(f"ubd{number}{flags}={os.path.realpath(disk.path)}")
-    if definition.network.kind == "user":
+    if definition.network.kind in ("user", "bridge"):
         from virtscope.sandbox import network
 
-        args.append(f"vec0:transport=fd,fd={tap},vec=0,mac={network.USER_MAC}")
+        mac = network.USER_MAC if definition.network.kind == "user" else network.mac_address()
+        args.append(f"vec0:transport=fd,fd={tap},vec=0,mac={mac}")
     if definition.append:
         args += definition.append.split()
     return [*args, f"init={init or compiler.guest_init()}", "--", "uml", "/dev/tty1", "/dev/mmapper"]
