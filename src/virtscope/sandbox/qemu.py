@@ -200,14 +200,7 @@ def command_line(
     machine = "microvm,isa-serial=" + ("on" if definition.console else "off")
     machine = machine if form.machine == "microvm" else form.machine
     args = [binary(), "-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-vga", "none"]
-    helpers = "deny"
-    if definition.network.kind not in ("none", "host"):
-        from virtscope.sandbox import network
-
-        # What starts a helper also has to make a session for it, which the filter counts as a privilege.
-        helpers = "allow" if definition.network.kind == "bridge" else "deny"
-    filters = f"on,obsolete=deny,elevateprivileges={helpers},spawn={helpers},resourcecontrol=deny"
-    args += ["-sandbox", filters]
+    args += ["-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"]
     if form.transport == "virtiofs" or memory_file:
         if memory_file:
             shared = "on" if memory_shared else "off"
@@ -243,6 +236,8 @@ def command_line(
         args += ["-drive", options + _throttle(definition)]
         args += ["-device", f"virtio-blk-{bus},drive=disk{number},serial={disk.serial}"]
     if definition.network.kind not in ("none", "host"):
+        from virtscope.sandbox import network
+
         args += network.qemu_arguments(definition, bus, tap)
     if definition.console:
         args += ["-chardev", f"file,id=console,path={definition.console}", "-serial", "chardev:console"]
