@@ -248,7 +248,8 @@ class Checks(Names):
                 old = dict(summary.when.get(seen, ()))
                 conditions = {k: m | old[k] for k, m in conditions.items() if k in old}
                 if summary.needs[seen] != what:
-                    summary.needs[seen] = "either"
+                    both = {summary.needs[seen], what}
+                    summary.needs[seen] = "free" if both == {"free", "shared"} else "either"
             else:
                 summary.needs[seen] = what
             summary.when[seen] = tuple(sorted((k, m) for k, m in conditions.items() if m != ANY))

@@ -38,7 +38,7 @@ class Locking(Checks):
                 what = f"{shown(key)} is locked{through} while {', '.join(map(shown, objects))} is"
                 self.report("driver-after-object", line, key, what, self._typed(key, *objects))
         if now is None and not self.entry:
-            self.need(env, key, "free")
+            self.need(env, key, "shared" if status == "S" else "free")
         if not trying:
             self.edges_to(env, line, self.identity(key), origin(via)[0])
         self.taken_at.setdefault(key, line)
@@ -145,9 +145,11 @@ class Locking(Checks):
                 elif now is None and not self.entry and not self._local(key):
                     self.need(env, key, "held")
                     self.result.passed.add((outward(self.function, key, ""), ins.callee, theirs))
-            elif need == "free" and held(now) and now is not None and now[0] != "M" and not weak(key):
+            elif need in ("free", "shared") and now is None and not self.entry and not self._local(key):
+                self.need(env, key, need)
+            elif need != "either" and held(now) and now is not None and now[0] != "M" and not weak(key):
                 self.relocked.add(key)
-                shared = now[0] == "S" and theirs in _shared(summary)
+                shared = now[0] == "S" and (need == "shared" or theirs in _shared(summary))
                 if not self.recursive(key) and not shared:
                     what = f"{bare(ins.callee)} locks {shown(key)}, which is locked already"
                     first = self.taken_at.get(key, 0)
@@ -181,7 +183,7 @@ class Locking(Checks):
                     if self.two_level and theirs.startswith("$r") and self.classes[key] == self.rules.object:
                         self.check_returned(one, ins, key)
                     if one.locks.get(key) is None and not self.entry and not theirs.startswith("$r"):
-                        self.need(env, key, "free")
+                        self.need(env, key, "shared" if status == "S" else "free")
                     if one.locks.get(key) == "R":
                         self.result.evidence.add(("releases", ins.callee, theirs))
                         self.retaken.add(key)

@@ -31,7 +31,7 @@ class Summary:
     Attributes:
         outcomes: the ways it may end: the signs of the value it returns, and the locks that changed, each
             with ``L`` (locked now), ``S`` (locked shared) or ``U`` (released).
-        needs: locks that must be ``held`` or ``free`` when it is called.
+        needs: locks that must be ``held``, ``free`` or at most ``shared`` when it is called.
         classes: the lock class of each lock mentioned.
         acquires: identities of all locks it takes, directly or deeper, each with the line and the next
             function.

@@ -197,3 +197,49 @@ void gathered_flag(void) {
     if (taken)
         pthread_mutex_unlock(&m);
 }
+
+// A lock that is taken and released deeper down must be free here.
+static void raise_error(struct s *s, int code) {
+    if (s) {
+        pthread_mutex_lock(&s->lock);
+        s->n = code;
+        pthread_mutex_unlock(&s->lock);
+    }
+}
+static void report_error(struct s *s) { raise_error(s, 1); }
+static void report_two(struct s *s) { report_error(s); }
+
+int reports_under_its_lock(struct s *s) {
+    pthread_mutex_lock(&s->lock);
+    if (s->n)
+        report_two(s); // expect: double-lock
+    pthread_mutex_unlock(&s->lock);
+    report_two(s);
+    return 0;
+}
+
+struct shared { pthread_rwlock_t lock; int n; };
+static int count(struct shared *s) {
+    int n;
+    pthread_rwlock_rdlock(&s->lock);
+    n = s->n;
+    pthread_rwlock_unlock(&s->lock);
+    return n;
+}
+static int count_more(struct shared *s) { return count(s) + 1; }
+
+int shared_twice(struct shared *s) {
+    int n;
+    pthread_rwlock_rdlock(&s->lock);
+    n = count_more(s);
+    pthread_rwlock_unlock(&s->lock);
+    return n;
+}
+
+int shared_under_exclusive(struct shared *s) {
+    int n;
+    pthread_rwlock_wrlock(&s->lock);
+    n = count_more(s); // expect: double-lock
+    pthread_rwlock_unlock(&s->lock);
+    return n;
+}
