@@ -148,11 +148,11 @@ def test_spice_on_a_socket(prepared: Callable[[str], tuple[Sandbox, Display, str
     with box.start() as session:
         assert session.run(["true"], timeout=30).ok
         with socket.socket(socket.AF_UNIX) as connection:
-            connection.connect(shown.path)
+            connection.connect(shown.socket)
             client = Spice(connection)
             assert client.enter("", tmp_path) == 0
             assert client.first_message() == Spice.MAIN_INIT
-        assert os.stat(shown.path).st_mode & 0o022 == 0
+        assert os.stat(shown.socket).st_mode & 0o022 == 0
 
 
 def test_spice_on_a_port_wants_the_password(
@@ -330,6 +330,24 @@ def test_wrong_displays(text: str) -> None:
 def test_a_comma_in_a_socket_is_no_option_of_qemus() -> None:
     arguments = screen.qemu_arguments(screen.parse("spice:unix:/a,port=1"), "pci")
     assert arguments[-1] == "unix=on,addr=/a,,port=1,disable-ticketing=on"
+
+
+def test_a_named_socket_is_a_link_and_nothing_else_is_touched(tmp_path: Path) -> None:
+    folder, place = tmp_path / "own", tmp_path / "place"
+    folder.mkdir()
+    display = screen.parse(f"unix:{place}")
+    for _ in range(2):  # a killed sandbox leaves its link
+        shown, _password = screen.prepared(display, str(folder), Sandbox().definition.who())
+        assert place.readlink() == folder / "vnc"
+        assert screen.where(shown) == f"vnc+unix://{place}"
+        assert screen.folders(shown) == [str(folder)]
+    screen.remove_link(shown)
+    assert not os.path.lexists(place)
+    place.write_text("mine")
+    with pytest.raises(UsageError, match="File exists"):
+        screen.prepared(display, str(folder), Sandbox().definition.who())
+    screen.remove_link(display)
+    assert place.read_text() == "mine"
 
 
 def test_no_port_is_open_without_a_password() -> None:

@@ -121,7 +121,8 @@ class Display:
         protocol: "vnc" or "spice".
         host: the address it listens on; empty for a UNIX socket.
         port: the TCP port.
-        path: the UNIX socket; empty for one in a folder of the sandbox's own.
+        path: where the user wants to find the UNIX socket; empty for nowhere but in the sandbox's own folder.
+        socket: where it is.
         secret: a file with the password that a viewer needs; empty for none.
         server: what runs inside: "xorg" or "cage" (a Wayland kiosk).
     """
@@ -130,6 +131,7 @@ class Display:
     host: str = ""
     port: int = 0
     path: str = ""
+    socket: str = ""
     secret: str = ""
     server: str = "xorg"
 

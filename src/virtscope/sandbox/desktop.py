@@ -215,7 +215,7 @@ def start(
 
     def clean() -> None:
         runtime.remove_folder(folder)
-        screen.remove_socket(wanted)
+        screen.remove_link(wanted)
 
     try:
         shown, password = screen.prepared(wanted, folder, sandbox.definition.who())

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import stat
 from dataclasses import replace
 
 from virtscope.errors import MissingDependency, UsageError
@@ -53,15 +52,27 @@ def parse(text: str, server: str = "xorg") -> Display:
 def prepared(display: Display, folder: str, owner: Identity) -> tuple[Display, str]:
     """The screen with its socket in `folder`, or with a password in a file there; and the password.
 
+    A place that the user named for the socket gets a link: QEMU has no business there.
+
     Args:
         display: as `parse` gave it.
         folder: where only this sandbox's files are.
         owner: who QEMU runs as.
+
+    Raises:
+        UsageError: the named place is taken, or cannot be written to.
     """
     if os.geteuid() == 0:
         os.chown(folder, owner.uid, owner.gid)
     if not display.host:
-        return replace(display, path=display.path or os.path.join(folder, display.protocol)), ""
+        display = replace(display, socket=os.path.join(folder, display.protocol))
+        remove_link(display)
+        try:
+            if display.path:
+                os.symlink(display.socket, display.path)
+        except OSError as error:
+            raise UsageError(f"{display.path}: {error.strerror}") from None
+        return display, ""
     # A VNC password has no more than eight characters that count.
     letters = "abcdefghijkmnpqrstuvwxyz23456789"
     password = "".join(letters[byte % len(letters)] for byte in os.urandom(8))
@@ -76,17 +87,17 @@ def prepared(display: Display, folder: str, owner: Identity) -> tuple[Display, s
     return replace(display, secret=file), password
 
 
-def remove_socket(display: Display) -> None:
-    """Remove a socket that QEMU left where the user wanted it."""
+def remove_link(display: Display) -> None:
+    """Remove a link to a socket, this sandbox's or one that was left there, from where the user wanted it."""
     with contextlib.suppress(OSError):
-        if display.path and stat.S_ISSOCK(os.lstat(display.path).st_mode):
+        if display.path and os.path.islink(display.path):
             os.unlink(display.path)
 
 
 def where(display: Display) -> str:
     """The address as viewers of both protocols take it."""
     if not display.host:
-        return f"{display.protocol}+unix://{display.path}"
+        return f"{display.protocol}+unix://{display.path or display.socket}"
     host = f"[{display.host}]" if ":" in display.host else display.host
     return f"{display.protocol}://{host}:{display.port}"
 
@@ -94,7 +105,7 @@ def where(display: Display) -> str:
 def folders(display: Display) -> list[str]:
     """The folders that QEMU makes its socket in or reads the password from."""
     return sorted(
-        {os.path.dirname(os.path.realpath(path)) for path in (display.path, display.secret) if path}
+        {os.path.dirname(os.path.realpath(path)) for path in (display.socket, display.secret) if path}
     )
 
 
@@ -102,7 +113,7 @@ def qemu_arguments(display: Display, bus: str) -> list[str]:
     """QEMU's arguments for the screen, its keyboard and its pointer."""
     args = ["-device", "virtio-vga,xres=1280,yres=800", "-device", f"virtio-tablet-{bus}"]
     args += ["-device", f"virtio-keyboard-{bus}"]
-    path = (display.path or "SOCKET").replace(",", ",,")
+    path = (display.socket or display.path or "SOCKET").replace(",", ",,")
     protected = ""
     if display.host:
         file = (display.secret or "PASSWORD").replace(",", ",,")
