@@ -23,7 +23,7 @@ pytestmark = pytest.mark.xdist_group("hostile-disk-commands")
 
 def run(name: str, *arguments: str | Path, **options: object) -> subprocess.CompletedProcess[str]:
     command = [str(BIN / name), *map(str, arguments)]
-    given = {"capture_output": True, "timeout": 60} | options
+    given = {"capture_output": True, "timeout": 600} | options
     done: subprocess.CompletedProcess[str]
     done = subprocess.run(command, check=False, text=True, errors="surrogateescape", **given)  # type: ignore[call-overload]
     assert "Traceback" not in (done.stderr or "")
@@ -208,7 +208,7 @@ def test_a_tar_stream_goes_into_what_is_no_file_and_does_not_replace_it(tmp_path
     os.mkfifo(pipe)
     reader = subprocess.Popen(["tar", "t", "-f", pipe], stdout=subprocess.PIPE, text=True)
     assert run("virt-tar-out", "-a", disk, "/etc", pipe).returncode == 0
-    assert "./passwd" in reader.communicate(timeout=30)[0].split()
+    assert "./passwd" in reader.communicate(timeout=300)[0].split()
     assert stat.S_ISFIFO(pipe.stat().st_mode)
     link = tmp_path / "link.tar"
     link.symlink_to(tmp_path / "real.tar")
@@ -231,7 +231,7 @@ def test_an_interrupt_ends_a_stream_quietly(tmp_path: Path) -> None:
         stream.read(1000)
         process.send_signal(signal.SIGINT)
         time.sleep(0.2)
-    stderr = process.communicate(timeout=30)[1]
+    stderr = process.communicate(timeout=300)[1]
     assert process.returncode in (130, 141)
     assert b"Traceback" not in stderr
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lab.qemu import runs
 from tests.recipes import ext4
 from tests.recipes.kernel_account import account_of
 from tests.recipes.our_account import our_account
@@ -67,13 +68,14 @@ def test_disks_of_a_guest_that_is_writing(boot: Callable[..., Guest], tmp_path: 
     paused = tmp_path / "paused.img"
     guest = boot("6.1", setup="", direct=True, modules=_MODULES, args=_drive(disk))
     guest.run(_WRITER)
-    time.sleep(4)
+    # It waits for its disk in every round, so that all before the last one is there.
+    guest.run("until test -e /mnt/moved-6; do sleep 0.2; done")
     with guest.paused():
         shutil.copy(disk, paused)
-    time.sleep(2)
-    assert guest.pid is not None
+    guest.run("until test -e /mnt/moved-12; do sleep 0.2; done")
     os.kill(guest.pid, signal.SIGKILL)
-    time.sleep(0.5)
+    while runs(guest.pid):
+        time.sleep(0.05)
 
     assert _agrees_with_recovery(paused, tmp_path) > 20
     assert _agrees_with_recovery(disk, tmp_path) > 20

@@ -9,7 +9,7 @@ import time
 from virtscope.cli.parallel import Job, run_parallel
 
 
-def run(jobs: list[Job[str]], workers: int = 2, timeout: float = 5.0) -> list[str]:
+def run(jobs: list[Job[str]], workers: int = 2, timeout: float = 120.0) -> list[str]:
     return list(
         run_parallel(
             jobs, workers=workers, timeout=timeout, failed=lambda name, sentence: f"{name}: {sentence}"
@@ -48,8 +48,8 @@ def test_a_crashing_job_costs_one_line_and_not_the_run() -> None:
 
 def test_a_hanging_job_is_given_up_after_its_deadline() -> None:
     jobs: list[Job[str]] = [("hung", hang), ("b", lambda: "b"), ("c", lambda: "c")]
-    results = run(jobs, timeout=0.2)
-    assert results[0].startswith("hung: did not answer within 0.2 seconds")
+    results = run(jobs, timeout=1)
+    assert results[0].startswith("hung: did not answer within 1 seconds")
     assert results[1:] == ["b", "c"]
 
 
@@ -59,7 +59,7 @@ def test_no_worker_outlives_the_run() -> None:
     )
     worker = next(iterator)
     iterator.close()
-    for _ in range(100):
+    for _ in range(3000):
         if not os.path.exists(f"/proc/{worker}"):
             break
         time.sleep(0.02)
