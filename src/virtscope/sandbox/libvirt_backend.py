@@ -9,20 +9,18 @@ from __future__ import annotations
 
 import functools
 import os
-import shutil
 import socket
 import time
-from pathlib import Path
-from xml.sax.saxutils import quoteattr
 
 from virtscope.errors import GuestError, SandboxError, UsageError
 from virtscope.host import libvirt_domains
-from virtscope.sandbox import compiler, initramfs, kernels, overlay, plan, qemu, runtime
+from virtscope.sandbox import compiler, plan, runtime
 from virtscope.sandbox.definition import Definition
 from virtscope.sandbox.session import Session
 
 BOOT_PATIENCE = 90.0
-SHARED_CACHE = Path("/var/cache/virtscope/sandbox")
+SHARED_CACHE = "/var/cache/virtscope/sandbox"
+# A container needs nothing of what makes a machine ready: that is imported where it is used.
 
 
 class DomainMachine:
@@ -65,6 +63,8 @@ def examine(uri: str) -> str:
     """
     kind = libvirt_domains.answers(uri)
     if not is_container(uri):
+        from virtscope.sandbox import kernels
+
         kernel = kernels.choose()
         return f"{kind}, kernel {kernel.release}"
     compiler.guest_init()
@@ -93,15 +93,23 @@ def domain_xml(
     return _machine_xml(definition, name, channel)
 
 
+def _attribute(text: str) -> str:
+    """A value of an XML attribute, in quotes."""
+    # the standard library's function comes with all of its HTTP client
+    for character, name in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"), ("'", "&apos;"), ("\n", "&#10;")):
+        text = text.replace(character, name)
+    return f"'{text}'"
+
+
 def _limits(definition: Definition, default_memory: int) -> str:
     limits = definition.limits
     memory = (limits.memory or default_memory) >> 10
-    pinned = f" cpuset={quoteattr(limits.pin_cpus)}" if limits.pin_cpus else ""
+    pinned = f" cpuset={_attribute(limits.pin_cpus)}" if limits.pin_cpus else ""
     pieces = [f"<memory unit='KiB'>{memory}</memory>", f"<vcpu{pinned}>{limits.cpus}</vcpu>"]
     if limits.cpu_shares:
         pieces.append(f"<cputune><shares>{limits.cpu_shares}</shares></cputune>")
     if limits.numa_nodes:
-        pieces.append(f"<numatune><memory mode='strict' nodeset={quoteattr(limits.numa_nodes)}/></numatune>")
+        pieces.append(f"<numatune><memory mode='strict' nodeset={_attribute(limits.numa_nodes)}/></numatune>")
     return "\n  ".join(pieces)
 
 
@@ -115,8 +123,8 @@ def _interface(definition: Definition, address: str = "") -> str:
         return ""
     model = "" if is_container(definition.backend) else "<model type='virtio'/>"
     sources = {
-        "bridge": f"<interface type='bridge'><source bridge={quoteattr(network.name)}/>",
-        "source": f"<interface type='network'><source network={quoteattr(network.name)}/>",
+        "bridge": f"<interface type='bridge'><source bridge={_attribute(network.name)}/>",
+        "source": f"<interface type='network'><source network={_attribute(network.name)}/>",
         "user": "<interface type='user'>",
     }
     if network.kind not in sources:
@@ -155,16 +163,18 @@ def _container_xml(definition: Definition, name: str, router: int | None) -> str
 def _machine_xml(definition: Definition, name: str, channel: str) -> str:
     if definition.display is not None:
         raise UsageError("--desktop works with the qemu: back end only")
+    from virtscope.sandbox import initramfs, kernels, qemu
+
     kernel = kernels.choose(definition.kernel, transports=("9p",))
     form = qemu.shape(definition, kernel)
     boot = initramfs.prepare(kernel, form.features)
     files = [str(path) for path in (boot.kernel, boot.initramfs)]
     if definition.backend.startswith("qemu") and "/system" in definition.backend:
-        files = [str(_shared(Path(path))) for path in files]
+        files = [_shared(path) for path in files]
     address = "<address type='virtio-mmio'/>" if form.machine == "microvm" else ""
     shares = plan.exported(definition)
     filesystems = "\n    ".join(
-        f"<filesystem type='mount' accessmode='squash' multidevs='remap'><source dir={quoteattr(path)}/>"
+        f"<filesystem type='mount' accessmode='squash' multidevs='remap'><source dir={_attribute(path)}/>"
         f"<target dir='{tag}'/>{'<readonly/>' if read_only else ''}{address}</filesystem>"
         for tag, path, read_only in shares
     )
@@ -178,8 +188,8 @@ def _machine_xml(definition: Definition, name: str, channel: str) -> str:
     )
     tuning = f"<iotune>{tune}</iotune>" if tune else ""
     disks = "\n    ".join(
-        f"<disk type='file' device='disk'><driver name='qemu' type={quoteattr(disk.format)}/>"
-        f"<source file={quoteattr(os.path.realpath(disk.path))}/>"
+        f"<disk type='file' device='disk'><driver name='qemu' type={_attribute(disk.format)}/>"
+        f"<source file={_attribute(os.path.realpath(disk.path))}/>"
         f"<target dev='vd{chr(ord('a') + number)}' bus='virtio'/><serial>{disk.serial}</serial>"
         f"{'<readonly/>' if disk.read_only else ''}{tuning}{address}</disk>"
         for number, disk in enumerate(qemu.disks(definition))
@@ -204,7 +214,7 @@ def _machine_xml(definition: Definition, name: str, channel: str) -> str:
     <controller type='usb' model='none'/>
     <controller type='virtio-serial' index='0'>{address}</controller>
     <channel type='unix'>
-      <source mode='bind' path={quoteattr(channel)}/>
+      <source mode='bind' path={_attribute(channel)}/>
       <target type='virtio' name='virtscope'/>
     </channel>
     <memballoon model='none'/>
@@ -213,16 +223,18 @@ def _machine_xml(definition: Definition, name: str, channel: str) -> str:
 """
 
 
-def _shared(path: Path) -> Path:
+def _shared(path: str) -> str:
     """A copy of a cached file where libvirt's QEMU user can read it."""
-    copy = SHARED_CACHE / path.name
-    if not copy.exists():
+    copy = os.path.join(SHARED_CACHE, os.path.basename(path))
+    if not os.path.exists(copy):
+        import shutil
+
         try:
-            SHARED_CACHE.mkdir(parents=True, exist_ok=True)
-            temporary = copy.with_name(f".{copy.name}.{os.getpid()}")
+            os.makedirs(SHARED_CACHE, exist_ok=True)
+            temporary = os.path.join(SHARED_CACHE, f".{os.path.basename(path)}.{os.getpid()}")
             shutil.copyfile(path, temporary)
-            temporary.chmod(0o644)
-            temporary.rename(copy)
+            os.chmod(temporary, 0o644)
+            os.rename(temporary, copy)
         except OSError as error:
             raise SandboxError(
                 f"{copy}: {error.strerror}; the system's libvirt needs the kernel there"
@@ -243,7 +255,11 @@ def start(definition: Definition, router: int | None = None) -> tuple[Session, p
     name = f"virtscope-{runtime.own_name()}"
     if is_container(definition.backend):
         folder = definition.overlay_directory
-        held = [overlay.take(folder, definition.who())] if folder else []
+        held = []
+        if folder:
+            from virtscope.sandbox import overlay
+
+            held.append(overlay.take(folder, definition.who()))
         ours, theirs = socket.socketpair()
         try:
             xml = domain_xml(definition, name, router=router)
@@ -258,6 +274,8 @@ def start(definition: Definition, router: int | None = None) -> tuple[Session, p
         session.on_close += [functools.partial(os.close, fd) for fd in held]
         base = plan.Base(machine=False, transport="bind")
     else:
+        from virtscope.sandbox import qemu
+
         qemu.prepare_overlay(definition)
         folder = runtime.make_folder()
         try:

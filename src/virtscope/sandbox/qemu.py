@@ -9,7 +9,6 @@ calling user behind a seccomp filter in a mount namespace where nothing can be w
 from __future__ import annotations
 
 import os
-import platform
 import shutil
 import socket
 import time
@@ -59,9 +58,9 @@ def binary() -> str:
     Raises:
         MissingDependency: it is not installed, or this architecture is not supported.
     """
-    if platform.machine() != "x86_64":
+    if os.uname().machine != "x86_64":
         raise MissingDependency(
-            f"virtual machines of the qemu: back end need an x86-64 host, not {platform.machine()}"
+            f"virtual machines of the qemu: back end need an x86-64 host, not {os.uname().machine}"
         )
     found = shutil.which("qemu-system-x86_64")
     if found is None:
