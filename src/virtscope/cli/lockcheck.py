@@ -34,7 +34,7 @@ def _commands(args: argparse.Namespace) -> list[Compile]:
     from virtscope.lockcheck import compiledb
 
     flags = [f"-I{x}" for x in args.include or ()] + [f"-D{x}" for x in args.define or ()]
-    flags += args.cflags.split() if args.cflags else []
+    flags += _split(args.cflags) if args.cflags else []
     if not args.build:
         return compiledb.plain(args.files, flags)
     found = compiledb.load(args.build)
@@ -49,6 +49,19 @@ def _commands(args: argparse.Namespace) -> list[Compile]:
     if not chosen:
         raise UsageError(f"{args.build}: none of these files is in its compile_commands.json")
     return chosen
+
+
+def _split(words: str) -> list[str]:
+    """The arguments in one word, quoted as in a shell."""
+    import shlex
+
+    from virtscope.errors import UsageError
+
+    try:
+        return shlex.split(words)
+    except ValueError as error:
+        what = "a quotation is not closed" if "quotation" in str(error) else "it ends with a lone backslash"
+        raise UsageError(f"--cflags={words}: {what}") from None
 
 
 def _check(args: argparse.Namespace) -> None:
@@ -89,7 +102,7 @@ def _run(args: argparse.Namespace) -> int:
     report = checked.report
     if args.diff_base:
         before = check.new_since(args.diff_base, commands, chosen, args.entry or (), args.jobs or 0, cache)
-        report.findings = [f for f in report.findings if f.fingerprint not in before]
+        report.findings = check.only_new(report.findings, before)
     if args.write_baseline:
         count = suppress.write_baseline(args.write_baseline, report.findings, args.reason)
         _say(f"{args.write_baseline}: {count} findings accepted")

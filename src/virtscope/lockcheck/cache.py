@@ -1,9 +1,9 @@
 """What an earlier run learned, kept as plain JSON under the user's cache folder.
 
-Three layers, each keyed by the content it was made from: a translation unit's flow graphs (by the file's
-    and all its
-headers' bytes and the compiler arguments), a function's result (by its graph and what it calls), and a
-whole run's report. A cache that is damaged, or of another version, is as good as none.
+Three layers, each keyed by the content it was made from: a translation unit's flow graphs (by the bytes of
+the file and all its headers, and the compiler arguments), a function's result (by its graph and what it
+calls), and a whole run's report. Each file starts with a checksum of the rest: a cache that is damaged, or
+of another version, is as good as none.
 """
 
 from __future__ import annotations
@@ -12,13 +12,14 @@ import hashlib
 import json
 import os
 import stat
+import time
 from collections.abc import Iterable
 from typing import Any
 
 from .compiledb import Command
 from .ir import IR_VERSION
 
-RESULT_VERSION = 14
+RESULT_VERSION = 15
 """Raise it when the analysis finds other things in the same graph."""
 
 
@@ -34,17 +35,22 @@ class Cache:
     def __init__(self, folder: str | None) -> None:
         self.folder = folder
         self._hashes: dict[str, str] = {}
+        self._started = time.time()
+        self._young: set[str] = set()
 
     def content(self, path: str) -> str:
         """A hash of a file's bytes; empty when it cannot be read. Each file is read once in a run."""
         known = self._hashes.get(path)
         if known is None:
             try:
-                if not stat.S_ISREG(os.stat(path).st_mode):
+                status = os.stat(path)
+                if not stat.S_ISREG(status.st_mode):
                     raise OSError
+                if status.st_mtime > self._started:
+                    self._young.add(path)
                 with open(path, "rb") as stream:
                     known = hashlib.blake2b(stream.read(), digest_size=16).hexdigest()
-            except OSError:
+            except (OSError, ValueError):
                 known = ""
             self._hashes[path] = known
         return known
@@ -58,7 +64,8 @@ class Cache:
         stored = self._read("stamps", _unit_key(command))
         try:
             includes, expected = json.loads(stored or "")
-            return str(expected) if self.contents(includes) == expected else ""
+            now = self.contents(includes)
+            return digest([_unit_key(command), now]) if now == expected else ""
         except (ValueError, TypeError):
             return ""
 
@@ -71,8 +78,11 @@ class Cache:
         if self.folder is None:
             return
         every = sorted({command.file, *includes})
+        contents = self.contents(every)
+        if not self._young.isdisjoint(every):
+            return  # changed since this run began: what was read may have been the old or the new
         self._write("units", _unit_key(command), text)
-        self._write("stamps", _unit_key(command), json.dumps([every, self.contents(every)]))
+        self._write("stamps", _unit_key(command), json.dumps([every, contents]))
 
     def load(self, kind: str, key: str) -> Any | None:
         """Something stored under a key, or None."""
@@ -95,9 +105,11 @@ class Cache:
             return None
         try:
             with open(self._path(kind, key), encoding="utf-8") as stream:
-                return stream.read()
+                expected = stream.readline()
+                text = stream.read()
         except (OSError, UnicodeDecodeError):
             return None
+        return text if expected == f"{_checksum(text)}\n" else None
 
     def _write(self, kind: str, key: str, text: str) -> None:
         if self.folder is None:
@@ -106,8 +118,8 @@ class Cache:
         try:
             os.makedirs(os.path.dirname(path), exist_ok=True)
             temporary = f"{path}.{os.getpid()}"
-            with open(temporary, "w", encoding="utf-8", errors="surrogateescape") as stream:
-                stream.write(text)
+            with open(temporary, "w", encoding="utf-8") as stream:
+                stream.write(f"{_checksum(text)}\n{text}")
             os.replace(temporary, path)
         except OSError:
             return  # a full or read-only disk costs speed, nothing else
@@ -116,6 +128,10 @@ class Cache:
 def digest(value: Any) -> str:
     """A short hash of JSON values."""
     return hashlib.blake2b(json.dumps(value).encode(), digest_size=16).hexdigest()
+
+
+def _checksum(text: str) -> str:
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
 def _unit_key(command: Command) -> str:

@@ -10,6 +10,7 @@ import os
 import re
 import subprocess
 import tempfile
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import astuple, dataclass, field, replace
 
@@ -43,7 +44,7 @@ def run(
     rules: RuleSet,
     *,
     entries: Iterable[str] = (),
-    baseline: dict[str, str] | None = None,
+    baseline: dict[str, list[str]] | None = None,
     jobs: int = 0,
     cache: str | None = "",
     keep_program: bool = False,
@@ -55,7 +56,7 @@ def run(
         commands: the files and how to compile them (:mod:`.compiledb`).
         rules: the rule set (:func:`.rules.load`).
         entries: functions to look at besides those the rule set names.
-        baseline: fingerprints of accepted findings, with the reasons.
+        baseline: accepted findings (:func:`.suppress.read_baseline`).
         jobs: how many processes read files; 0 for one per processor.
         cache: the cache folder; None for no cache, empty for the usual one.
         keep_program: fill in :attr:`Checked.program` even when the cache has the answer.
@@ -79,7 +80,7 @@ def run(
     if store.folder is not None and not keep_program:
         whole = _whole(store, every, identity)
         old = store.load("reports", whole) if whole else None
-        if old is not None:
+        if isinstance(old, list):
             checked = Checked(_report_from(old))
             return _finish(checked, baseline)
     units = list(read_all(every, store, jobs, progress))
@@ -107,8 +108,8 @@ def run(
 
 def new_since(
     base: str, commands: list[Command], rules: RuleSet, entries: Iterable[str], jobs: int, cache: str | None
-) -> set[str]:
-    """The fingerprints of the findings there were before.
+) -> Counter[str]:
+    """The fingerprints of the findings there were before, and how many of each.
 
     Args:
         base: a report that ``--json`` wrote, or a git revision of the tree the files are in.
@@ -125,14 +126,16 @@ def new_since(
         try:
             with open(base, encoding="utf-8") as stream:
                 data = json.load(stream)
-            return {str(row["fingerprint"]) for row in data["rows"]}
-        except (OSError, ValueError, KeyError, TypeError):
+            return Counter(str(row["fingerprint"]) for row in data["rows"])
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
             raise UsageError(f"{base}: not a report that virt-lockcheck --json wrote") from None
     folder = os.path.dirname(commands[0].file) if commands else "."
     top = _git(folder, "rev-parse", "--show-toplevel", why=f"{base} is no file, and").decode().strip()
-    archive = _git(top, "archive", "--format=tar", base, why=f"{base} is neither a report nor a revision:")
+    wanted = ("rev-parse", "--verify", "--end-of-options", f"{base}^{{tree}}")
+    tree = _git(top, *wanted, why=f"{base} is neither a report nor a revision:").decode().strip()
+    archive = _git(top, "archive", "--format=tar", tree, why=f"{base}:")
     with tempfile.TemporaryDirectory(prefix="virt-lockcheck-") as other:
-        subprocess.run(["tar", "-x", "-C", other], input=archive, check=True)
+        _unpack(archive, other, base)
         moved = []
         for c in commands:
             file = _moved(c.file, top, other)
@@ -142,13 +145,32 @@ def new_since(
         for command in moved:
             os.makedirs(command.directory, exist_ok=True)
         if not moved:
-            return set()
+            return Counter()
         names = list(entries)
         try:
             report = run(moved, rules, entries=names, jobs=jobs, cache=cache).report
         except UsageError:  # a function named as entry is new
             report = run(moved, rules, jobs=jobs, cache=cache).report
-        return {f.fingerprint for f in report.findings}
+        return Counter(f.fingerprint for f in report.findings)
+
+
+def only_new(findings: list[Finding], before: Counter[str]) -> list[Finding]:
+    """The findings that are not among those before; of several that look alike, as many as were added."""
+    left = Counter(before)
+    out = []
+    for finding in findings:
+        if left[finding.fingerprint] > 0:
+            left[finding.fingerprint] -= 1
+        else:
+            out.append(finding)
+    return out
+
+
+def _unpack(archive: bytes, folder: str, base: str) -> None:
+    try:
+        subprocess.run(["tar", "-x", "-C", folder], input=archive, capture_output=True, check=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise UsageError(f"{base}: its files cannot be unpacked: {error}") from None
 
 
 def _git(folder: str, *words: str, why: str) -> bytes:
@@ -225,7 +247,7 @@ def _comments(checked: Checked) -> None:
     report.partial += unreasoned
 
 
-def _finish(checked: Checked, baseline: dict[str, str] | None) -> Checked:
+def _finish(checked: Checked, baseline: dict[str, list[str]] | None) -> Checked:
     report = checked.report
     if baseline:
         left, gone = suppress.by_fingerprints(report.findings, baseline)

@@ -67,8 +67,11 @@ def read(file: str, arguments: list[str], directory: str = ".") -> Unit:
     unit = Unit(path)
     try:
         source = _source(path)
-    except OSError as error:
-        unit.problem, unit.fatal = f"cannot be opened: {error.strerror}", True
+        for word in arguments:
+            os.fsencode(word)
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else "its name or arguments hold what no name can"
+        unit.problem, unit.fatal = f"cannot be opened: {why}", True
         return unit
     library = clang()
     words = [f"-working-directory={os.path.abspath(directory)}", *arguments]
@@ -85,7 +88,7 @@ def read(file: str, arguments: list[str], directory: str = ".") -> Unit:
             return unit
         try:
             unit.problem = first
-            unit.includes = _inclusions(library, handle)
+            unit.includes = _inclusions(library, handle) + _missing(path, arguments, directory, errors)
             _Reader(library, handle, unit, source, bool(errors)).run()
         finally:
             library.disposeTranslationUnit(handle)
@@ -171,6 +174,21 @@ def _inclusions(library: Clang, handle: Any) -> list[str]:
     return sorted({os.path.normpath(x) for x in out})
 
 
+def _missing(path: str, arguments: list[str], directory: str, errors: list[str]) -> list[str]:
+    """Where headers that were not found may appear later."""
+    names = {m[1] for e in errors if (m := re.search(r"'([^']+)' file not found", e))}
+    if not names:
+        return []
+    folders = {os.path.dirname(path)}
+    for i, word in enumerate(arguments):
+        for flag in ("-I", "-isystem", "-iquote", "-idirafter"):
+            if word == flag and i + 1 < len(arguments):
+                folders.add(arguments[i + 1])
+            elif word.startswith(flag):
+                folders.add(word[len(flag) :])
+    return sorted(os.path.normpath(os.path.join(directory, f, n)) for f in folders for n in names)
+
+
 class _Reader:
     """One pass over the top level of a unit, then over the functions that matter."""
 
@@ -198,16 +216,17 @@ class _Reader:
                 self._function(self.headers.pop(key), key)
 
     def _top_function(self, cursor: Cursor) -> None:
+        if not self.clang.isCursorDefinition(cursor):
+            return  # most of a unit: what headers declare
         where = self.clang.getCursorLocation(cursor)
-        if self._from_here(cursor, where):
-            if self.clang.isCursorDefinition(cursor):
-                key = self.tree.function_key(cursor)
-                self.tree.statics[self.clang.spelling(cursor)] = key
-                self._function(cursor, key)
-        elif not self.clang.Location_isInSystemHeader(where) and self.clang.isCursorDefinition(cursor):
+        here = self._from_here(cursor, where)
+        if here or not self.clang.Location_isInSystemHeader(where):
             key = self.tree.function_key(cursor)
-            self.headers[key] = cursor
             self.tree.statics[self.clang.spelling(cursor)] = key
+            if here:
+                self._function(cursor, key)
+            else:
+                self.headers[key] = cursor
 
     def _from_here(self, cursor: Cursor, where: Location) -> bool:
         if self.preprocessed:

@@ -47,10 +47,15 @@ def blocks(program: Program, name: str, sources: Sources) -> list[Drawn]:
     for number, code in enumerate(flow.prepared.code):
         end = flow.prepared.ends[number]
         numbers = {ins.line for ins in code} | ({end[1]} if end[0] in "BWR" else set())
-        lines = [f"{n}: {sources.line(file, n)}" for n in sorted(numbers) if n]
+        lines = [f"{n}: {_visible(sources.line(file, n))}" for n in sorted(numbers) if n]
         states = sorted({_state(flow, locks) for locks in flow.states[number]})
         out.append((number, lines, states, _edges(end)))
     return out
+
+
+def _visible(code: str) -> str:
+    """Code without what acts on terminals, or is no XML."""
+    return "".join(c if c.isprintable() else " " if c == "\t" else "\ufffd" for c in code)
 
 
 def _state(flow: Flow, locks: Any) -> str:

@@ -46,7 +46,7 @@ def document(report: Report, version: str, root: str | None = None) -> dict[str,
     }
     run: dict[str, Any] = {
         "tool": {"driver": driver},
-        "originalUriBaseIds": {"ROOT": {"uri": f"file://{quote(base)}/"}},
+        "originalUriBaseIds": {"ROOT": {"uri": f"file://{quote(os.fsencode(base))}/"}},
         "invocations": [{"executionSuccessful": not report.unread, "toolExecutionNotifications": notes}],
         "results": results,
         "columnKind": "unicodeCodePoints",
@@ -82,9 +82,9 @@ def _location(place: Place, base: str, function: str = "") -> dict[str, Any]:
     path = os.path.abspath(place.file)
     inside = path.startswith(base + os.sep)
     where = (
-        {"uri": quote(os.path.relpath(path, base)), "uriBaseId": "ROOT"}
+        {"uri": quote(os.fsencode(os.path.relpath(path, base))), "uriBaseId": "ROOT"}
         if inside
-        else {"uri": f"file://{quote(path)}"}
+        else {"uri": f"file://{quote(os.fsencode(path))}"}
     )
     out: dict[str, Any] = {
         "physicalLocation": {"artifactLocation": where, "region": {"startLine": max(1, place.line)}}

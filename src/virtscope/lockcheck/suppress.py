@@ -105,8 +105,8 @@ def by_comments(
     return left, gone, list(unreasoned.values())
 
 
-def read_baseline(path: str) -> dict[str, str]:
-    """A baseline's fingerprints, each with its reason.
+def read_baseline(path: str) -> dict[str, list[str]]:
+    """A baseline's fingerprints, each with the reason of every finding that is accepted under it.
 
     Raises:
         UsageError: the file cannot be read, is no baseline, or accepts a finding without a reason.
@@ -121,14 +121,14 @@ def read_baseline(path: str) -> dict[str, str]:
     rows = data.get("findings") if isinstance(data, dict) else None
     if not isinstance(rows, list):
         raise UsageError(f"{path}: not a baseline: it has no list of findings")
-    out = {}
+    out: dict[str, list[str]] = {}
     for row in rows:
         if not isinstance(row, dict) or not isinstance(row.get("fingerprint"), str):
             raise UsageError(f"{path}: a finding in the baseline has no fingerprint")
         if not row.get("reason"):
             name = row.get("function", row["fingerprint"])
             raise UsageError(f"{path}: the baseline accepts {name} ({row.get('kind')}) without a reason")
-        out[row["fingerprint"]] = str(row["reason"])
+        out.setdefault(row["fingerprint"], []).append(str(row["reason"]))
     return out
 
 
@@ -161,15 +161,16 @@ def write_baseline(path: str, findings: Iterable[Finding], reason: str) -> int:
 
 
 def by_fingerprints(
-    findings: Iterable[Finding], known: dict[str, str]
+    findings: Iterable[Finding], known: dict[str, list[str]]
 ) -> tuple[list[Finding], list[Finding]]:
-    """Splits findings into those left and those that fingerprints accept."""
+    """Splits findings into those left and those that fingerprints accept, each as often as it is given."""
     left: list[Finding] = []
     gone: list[Finding] = []
+    reasons = {fingerprint: list(every) for fingerprint, every in known.items()}
     for finding in findings:
-        reason = known.get(finding.fingerprint)
-        if reason:
-            gone.append(replace(finding, suppressed=reason))
+        accepted = reasons.get(finding.fingerprint)
+        if accepted:
+            gone.append(replace(finding, suppressed=accepted.pop(0)))
         else:
             left.append(finding)
     return left, gone
