@@ -275,6 +275,7 @@ _virt_sandbox() {
         --hostname) COMPREPLY=(); return ;;
         --network) COMPREPLY=(); return ;;
         --allow) COMPREPLY=(); return ;;
+        --publish) COMPREPLY=(); return ;;
         --cpu-shares) COMPREPLY=(); return ;;
         --pin-cpus) COMPREPLY=(); return ;;
         --numa) COMPREPLY=(); return ;;
@@ -296,7 +297,7 @@ _virt_sandbox() {
         --service) COMPREPLY=(); return ;;
     esac
     if [[ $cur == -* ]]; then
-        COMPREPLY=($(compgen -W "-c --connect --mount --include --disk --overlay --overlay-dir --user --root --env --cwd --hostname --network --allow --cpu-shares --pin-cpus --numa --io-read --io-write --net-rate --pids --kernel --append --accel --machine --transport --no-snapshot --memory --cpus --timeout -t --tty -T --no-tty --desktop --wayland --icc --pool --no-pool --service --dry-run --list-backends --gc -v --verbose -q --quiet -h --help -V --version" -- "$cur"))
+        COMPREPLY=($(compgen -W "-c --connect --mount --include --disk --overlay --overlay-dir --user --root --env --cwd --hostname --network --allow --publish --cpu-shares --pin-cpus --numa --io-read --io-write --net-rate --pids --kernel --append --accel --machine --transport --no-snapshot --memory --cpus --timeout -t --tty -T --no-tty --desktop --wayland --icc --pool --no-pool --service --dry-run --list-backends --gc -v --verbose -q --quiet -h --help -V --version" -- "$cur"))
     else
         COMPREPLY=($(compgen -f -- "$cur"))
     fi
