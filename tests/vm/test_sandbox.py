@@ -522,7 +522,7 @@ def test_a_machine_cannot_write_to_what_others_start_from(snapshot: bool) -> Non
         descriptors = list(Path(f"/proc/{session.machine.processes[0].pid}/fd").iterdir())
         shared_files = [one for one in descriptors if str(cache.folder()) in os.readlink(one)]
         kinds = {Path(os.readlink(one)).name.partition("-")[0] for one in shared_files}
-        assert kinds == {"vmlinux", "initramfs", *(["snapshot"] if snapshot else [])}
+        assert kinds == {"vmlinux", "initramfs", *(["snapshot", "private_memory"] if snapshot else [])}
         for one in shared_files:
             with pytest.raises(OSError, match="Read-only"):
                 os.open(one, os.O_RDWR)

@@ -132,11 +132,14 @@ def _start(
 ) -> Session:
     ours, theirs = socket.socketpair()
     control, monitor_end = socket.socketpair()
-    files = (boot.kernel, boot.initramfs, state, memory)
-    descriptors = [os.open(path, os.O_RDONLY | os.O_CLOEXEC) for path in files]
-    kernel, archive, saved, ram = descriptors
     library = compiler.shared_library("private_memory.c")
-    environment = os.environ | {"LD_PRELOAD": library, "VIRTSCOPE_MEMORY": f"/proc/self/fd/{ram}"}
+    files = (boot.kernel, boot.initramfs, state, memory, library)
+    descriptors = [os.open(path, os.O_RDONLY | os.O_CLOEXEC) for path in files]
+    kernel, archive, saved, ram, shim = descriptors
+    environment = os.environ | {
+        "LD_PRELOAD": f"/proc/self/fd/{shim}",
+        "VIRTSCOPE_MEMORY": f"/proc/self/fd/{ram}",
+    }
     try:
         argv = qemu.command_line(
             definition,
@@ -152,7 +155,6 @@ def _start(
         argv += ["-incoming", "defer"]
         keep = [theirs.fileno(), monitor_end.fileno(), *descriptors, *taps]
         options = [*launch, *qemu.confinement(definition), *qemu.lent(zip(descriptors, files, strict=True))]
-        options.append(f"show={library}")
         machine = process.Group(
             process.HostProcess("QEMU", argv, keep=keep, launch=options, environment=environment)
         )
