@@ -57,7 +57,7 @@ def _function(checked: Checked, function: CheckedFunction, why: bool) -> Iterato
     yield f"  Exits with locks held: {places}", None
     for finding in function.exits:
         yield f"    line {finding.line}: {finding.code}", None
-        for name, kind in finding.variables:
+        for name, kind in dict.fromkeys(finding.variables):
             yield f"      still locked: {name} ({kind})", "red"
         yield from _related(finding)
         yield from _why(checked, finding, why)
@@ -77,7 +77,7 @@ def _types(finding: Finding) -> str:
 
 
 def _related(finding: Finding) -> Iterator[Styled]:
-    for place in finding.related:
+    for place in dict.fromkeys(finding.related):
         yield f"        {_path(place.file)}:{place.line}: {place.text}", None
 
 
