@@ -128,7 +128,7 @@ def numbers(text: str) -> set[int]:
     found: set[int] = set()
     for piece in text.split(","):
         first, dash, last = piece.partition("-")
-        if not first.isdecimal() or (dash and not last.isdecimal()) or len(first + last) > 8:
+        if not (text.isascii() and first.isdecimal() and (last.isdecimal() or not dash)) or len(piece) > 9:
             raise UsageError(f"{text}: not a list of numbers (like 0-1,3)")
         begin, end = int(first), int(last or first)
         if not begin <= end < 4096:
