@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -327,7 +329,8 @@ def test_nothing_is_left_of_a_network_after_kill_minus_nine(sandbox: Sandbox) ->
 
 # a machine of QEMU's is booted and saved anew for this user
 @pytest.mark.parametrize("name", [pytest.param("qemu:", marks=pytest.mark.slow), "uml:", "namespaces:"])
-def test_as_an_ordinary_user(name: str, world: None, tmp_path: Path) -> None:
+def test_as_an_ordinary_user(name: str, world: None, request: pytest.FixtureRequest) -> None:
+    del world
     usable(name)
     program = (
         # all that is loaded late: this interpreter may be in a folder of root's
@@ -342,13 +345,11 @@ def test_as_an_ordinary_user(name: str, world: None, tmp_path: Path) -> None:
         f"r = box.run(['/usr/bin/python3', '-c', {PROBE!r}, 'tcp,{WORLD},{ONE}', 'tcp,{WORLD},{OTHER}'])\n"
         "sys.stdout.buffer.write(r.stdout + r.stderr)\n"
     )
-    os.chown(tmp_path, 65534, 65534)
-    for folder in tmp_path.parents:
-        if folder.stat().st_uid == os.geteuid() and folder != Path("/tmp"):
-            folder.chmod(folder.stat().st_mode | 0o11)
-        if folder == Path("/tmp"):
-            break
-    environment = os.environ | {"XDG_CACHE_HOME": str(tmp_path), "HOME": str(tmp_path)}
+    # not in pytest's folders, which are closed to others
+    folder = Path(tempfile.mkdtemp(prefix="vs-"))
+    request.addfinalizer(lambda: shutil.rmtree(folder))
+    os.chown(folder, 65534, 65534)
+    environment = os.environ | {"XDG_CACHE_HOME": str(folder), "HOME": str(folder)}
     environment.pop("XDG_RUNTIME_DIR", None)
     done = subprocess.run(
         [sys.executable, "-c", program], env=environment, capture_output=True, timeout=240, check=False
