@@ -21,6 +21,19 @@ MISSING_HARDWARE = "hardware:"
 """How the reason of a skip starts that is no failure in CI."""
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    from hypothesis import HealthCheck, settings
+
+    # The default run tries the same examples each time, however slow the machine is; `-m slow` explores.
+    settings.register_profile(
+        "virtscope",
+        derandomize="slow" not in (config.getoption("-m") or "").replace("not slow", ""),
+        deadline=None,
+        suppress_health_check=[HealthCheck.too_slow],
+    )
+    settings.load_profile("virtscope")
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if not config.getoption("-m"):
         left_out = [item for item in items if any(item.get_closest_marker(name) for name in NOT_BY_DEFAULT)]

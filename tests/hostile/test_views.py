@@ -184,7 +184,10 @@ def test_a_process_tree_of_circles_is_shown_once(capsys: pytest.CaptureFixture[s
     guest: Any = SimpleNamespace(kernel=world)
     from virtscope.cli.parser import parse
 
-    rows = list(ps._rows(guest, parse(ps.COMMAND, ["--forest"])))
+    args = parse(ps.COMMAND, ["--forest"])
+    assert ps.COMMAND.check is not None
+    ps.COMMAND.check(args)
+    rows = list(ps._rows(guest, args))
     assert sorted(row.pid for row in rows) == list(range(1, 9))
 
 
