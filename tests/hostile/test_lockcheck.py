@@ -420,3 +420,10 @@ def test_a_revision_is_no_option(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="neither a report nor a revision"):
         check.new_since(bad, compiledb.plain([str(path)]), rules.load("pthread"), (), 1, None)
     assert not (tmp_path / "written").exists()
+
+
+def test_empty_loops_end(tmp_path: Path) -> None:
+    loops = "void f(void) { a: goto b; b: goto a; }\nvoid g(void) { for (;;) for (;;) ; }\n"
+    loops += "void h(int x) { for (;;) { if (x) continue; else continue; } }\n"
+    report = run(write(tmp_path, HEADER + loops + "int k(void) { pthread_mutex_lock(&m); return 1; }\n"))
+    assert [f.function for f in report.findings] == ["k"]

@@ -18,7 +18,8 @@ from typing import Any
 
 from . import cfg
 from .clangapi import INCLUSION_VISITOR, Clang, Cursor, Location, clang
-from .clangtree import COMPOUND, FUNCTION_DECL, INIT_LIST, PARM_DECL, VAR_DECL, Tree
+from .clangkinds import COMPOUND, FUNCTION_DECL, INIT_LIST, PARM_DECL, VAR_DECL
+from .clangtree import Tree
 from .ir import Function, Table, Unit
 
 _INCOMPLETE, _KEEP_GOING = 0x02, 0x200
