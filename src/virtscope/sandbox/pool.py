@@ -63,7 +63,12 @@ def take(sandbox: Sandbox) -> Session | None:
             return None
         with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as connection:
             connection.settimeout(2)
-            connection.connect(path)
+            try:
+                connection.connect(path)
+            except ConnectionRefusedError:
+                # its pool was killed: one that lives listens before its socket has this name
+                os.unlink(path)
+                return None
             message, beside, _, _ = connection.recvmsg(16, socket.CMSG_SPACE(8))
     except OSError:
         return None
@@ -98,8 +103,7 @@ def serve(sandbox: Sandbox, count: int) -> int:
         SandboxError: a machine could not be started, or the runtime folder cannot hold the pool's socket.
     """
     path = _address(sandbox)
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(path)
+    early = os.path.join(runtime.folder(), runtime.own_name())
     waiting: list[Session] = []
     lent: dict[socket.socket, Session] = {}
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -108,10 +112,11 @@ def serve(sandbox: Sandbox, count: int) -> int:
     old = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         try:
-            listener.bind(path)
+            listener.bind(early)
+            listener.listen(64)
+            os.rename(early, path)
         except OSError as error:
             raise SandboxError(f"the pool cannot listen on {path}: {error.strerror or error}") from None
-        listener.listen(64)
         while True:
             watched = {one.fileno(): one for one in (listener, *lent)}
             ready, _, _ = select.select([reader, *watched], [], [], 0 if len(waiting) < count else None)

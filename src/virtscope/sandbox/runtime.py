@@ -69,7 +69,11 @@ def remove_folder(path: str) -> None:
     """Remove a sandbox's folder."""
     import shutil
 
-    shutil.rmtree(path, ignore_errors=True)
+    if os.path.isdir(path):
+        shutil.rmtree(path, ignore_errors=True)
+    else:  # a pool's socket, before it had its name
+        with contextlib.suppress(OSError):
+            os.unlink(path)
 
 
 def collect_garbage() -> list[str]:
