@@ -80,4 +80,35 @@ static int put_by_assignment(virDomainPtr dom) {
 
 void fill(virDeviceMonitor *table) { table->count = put_by_assignment; }
 
+void virDomainRemoveInactive(struct objlist *doms, virDomainObjPtr dom);
+
+static int removes(virDomainPtr dom) {
+    struct qemud_driver *driver = dom->conn->privateData;
+    virDomainObjPtr vm;
+    qemuDriverLock(driver);
+    vm = virDomainFindByUUID(&driver->domains, dom->uuid);
+    if (vm && vm->persistent) {
+        virDomainRemoveInactive(&driver->domains, vm);
+        vm = NULL;
+    }
+    if (vm)
+        virDomainObjUnlock(vm);
+    qemuDriverUnlock(driver);
+    return 0;
+}
+
+static int removes_and_unlocks(virDomainPtr dom) {
+    struct qemud_driver *driver = dom->conn->privateData;
+    virDomainObjPtr vm;
+    qemuDriverLock(driver);
+    vm = virDomainFindByUUID(&driver->domains, dom->uuid);
+    if (vm && !vm->persistent)
+        virDomainRemoveInactive(&driver->domains, vm);
+    if (vm)
+        virDomainObjUnlock(vm); // expect: double-unlock
+    qemuDriverUnlock(driver);
+    return 0;
+}
+
+static virDriver table2 = { "QEMU", removes, removes_and_unlocks };
 static virDriver table = { "QEMU", under_object, under_driver, .d = gives_up_driver, .e = tests_in_arguments };
