@@ -7,10 +7,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from typing import BinaryIO, cast
 
 import pytest
 
 from virtscope.cli.deadline import Deadline, Expired
+from virtscope.cli.tar_out import _Unhurried
 
 
 def test_work_in_time_is_left_alone() -> None:
@@ -47,6 +49,22 @@ def test_each_row_has_its_own_time_and_waiting_for_the_reader_is_none() -> None:
     with pytest.raises(Expired), Deadline(1) as deadline:
         show(deadline)
     assert seen == [1, 2]
+
+
+class Sleepy:
+    def write(self, data: bytes) -> None:
+        time.sleep(1.5)
+
+
+def test_who_takes_a_stream_may_take_as_long_as_it_likes() -> None:
+    with Deadline(1) as deadline:
+        _Unhurried(cast(BinaryIO, Sleepy()), deadline).write(b"data")
+        with pytest.raises(Expired):  # but then it is the guest's turn again
+            time.sleep(60)
+    with Deadline(2) as deadline:
+        for _ in range(3):
+            time.sleep(0.8)
+            deadline.restart()
 
 
 _HUNG = """
