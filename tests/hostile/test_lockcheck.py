@@ -427,3 +427,43 @@ def test_empty_loops_end(tmp_path: Path) -> None:
     loops += "void h(int x) { for (;;) { if (x) continue; else continue; } }\n"
     report = run(write(tmp_path, HEADER + loops + "int k(void) { pthread_mutex_lock(&m); return 1; }\n"))
     assert [f.function for f in report.findings] == ["k"]
+
+
+def test_input_that_never_ends_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compiledb, "_LARGEST", 1 << 20)
+    monkeypatch.setattr(suppress, "_LARGEST", 1 << 20)
+    with pytest.raises(UsageError, match="larger than 1 MiB"):
+        compiledb.load("/dev/zero")
+    with pytest.raises(UsageError, match="larger than 1 MiB"):
+        suppress.read_baseline("/dev/zero")
+
+
+def test_macros_that_hide_locks(tmp_path: Path) -> None:
+    text = """
+#define LOCK(o) pthread_mutex_lock(&(o)->lock)
+#define UNLOCK(o) do { if (o) pthread_mutex_unlock(&(o)->lock); } while (0)
+#define HOLDING(o) for (int once = (LOCK(o), 1); once; once = 0, pthread_mutex_unlock(&(o)->lock))
+#define BEGIN(o) { LOCK(o);
+#define END(o) UNLOCK(o); }
+struct s { pthread_mutex_t lock; int v; };
+void clean(struct s *s) { HOLDING(s) { s->v++; } }
+void bracketed(struct s *s) { BEGIN(s) s->v++; END(s) }
+int leaks(struct s *s) { HOLDING(s) { if (test()) return 1; } return 0; }
+int leaks_too(struct s *s) { BEGIN(s) if (test()) return 1; END(s) return 0; }
+"""
+    report = run(write(tmp_path, HEADER + text))
+    assert {(f.function, f.kind) for f in report.findings} == {
+        ("leaks", "exit-locked"),
+        ("leaks_too", "exit-locked"),
+    }
+
+
+def test_the_cache_does_not_grow_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("virtscope.lockcheck.cache.KEPT", 3)
+    path, cache = write(tmp_path, body("x")), tmp_path / "cache"
+    for i in range(6):
+        path.write_text(f"/* {i} */ {body('x')}")
+        os.utime(path, (i, i))
+        check.run(compiledb.plain([str(path)]), rules.load("pthread"), cache=str(cache), jobs=1)
+    assert len(list((cache / "reports").iterdir())) == 3
+    assert len(list((cache / "units").iterdir())) == 1

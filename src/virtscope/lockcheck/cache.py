@@ -22,6 +22,9 @@ from .ir import IR_VERSION
 RESULT_VERSION = 15
 """Raise it when the analysis finds other things in the same graph."""
 
+KEPT = 64
+"""How many reports, and how many programs' functions, are kept."""
+
 
 def default_folder() -> str:
     """``$XDG_CACHE_HOME/virtscope/lockcheck`` or its usual place."""
@@ -93,9 +96,17 @@ class Cache:
             return None
 
     def keep(self, kind: str, key: str, value: Any) -> None:
-        """Stores something under a key."""
-        if self.folder is not None:
-            self._write(kind, key, json.dumps(value, separators=(",", ":")))
+        """Stores something under a key; of each kind the latest :data:`KEPT` stay."""
+        if self.folder is None:
+            return
+        self._write(kind, key, json.dumps(value, separators=(",", ":")))
+        try:
+            with os.scandir(os.path.join(self.folder, kind)) as entries:
+                files = sorted(entries, key=lambda e: e.stat().st_mtime, reverse=True)
+            for entry in files[KEPT:]:
+                os.unlink(entry.path)
+        except OSError:
+            return
 
     def _path(self, kind: str, key: str) -> str:
         return os.path.join(self.folder or "", kind, f"{key}.json")

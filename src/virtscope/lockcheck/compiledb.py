@@ -48,6 +48,7 @@ _ALONE = (
     "--target=",
 )
 _C = (".c", ".i", ".C")
+_LARGEST = 512 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +76,10 @@ def load(path: str) -> list[Command]:
     file = os.path.join(path, "compile_commands.json") if os.path.isdir(path) else path
     try:
         with open(file, encoding="utf-8") as stream:
-            entries = json.load(stream)
+            text = stream.read(_LARGEST + 1)
+        if len(text) > _LARGEST:
+            raise UsageError(f"{file}: not a compilation database: it is larger than {_LARGEST >> 20} MiB")
+        entries = json.loads(text)
     except OSError as error:
         raise UsageError(
             f"{file}: {error.strerror}: name a build folder that has compile_commands.json"
@@ -113,11 +117,18 @@ def plain(files: Iterable[str], arguments: Iterable[str] = ()) -> list[Command]:
     for file in files:
         path = os.path.abspath(file)
         if os.path.isdir(path):
-            names = sorted(os.path.join(path, n) for n in os.listdir(path) if n.endswith(_C))
+            names = [os.path.join(path, n) for n in _listed(path) if n.endswith(_C)]
         else:
             names = [path]
         out.extend(Command(name, here, words) for name in names)
     return out
+
+
+def _listed(folder: str) -> list[str]:
+    try:
+        return sorted(os.listdir(folder))
+    except OSError as error:
+        raise UsageError(f"{folder}: cannot be listed: {error.strerror}") from None
 
 
 def keep(words: list[str]) -> tuple[str, ...]:

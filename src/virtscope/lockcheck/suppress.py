@@ -30,6 +30,7 @@ _FURTHER_LINES = 8
 """How many lines of a statement are shown at most."""
 
 _LARGEST = 256 << 20
+_LONGEST = 4096
 
 
 class Sources:
@@ -89,7 +90,7 @@ def by_comments(
         places = [(finding.line, ""), (finding.line - 1, "")]
         places += [(begin - i, "-function") for i in range(4) if begin > i]
         for number, scope in places:
-            found = _COMMENT.search(sources.line(finding.file, number))
+            found = _COMMENT.search(sources.line(finding.file, number)[:_LONGEST])
             if found is None or (found[1] or "") != scope:
                 continue
             kinds = {k.strip() for k in found[2].split(",")}
@@ -113,7 +114,10 @@ def read_baseline(path: str) -> dict[str, list[str]]:
     """
     try:
         with open(path, encoding="utf-8") as stream:
-            data = json.load(stream)
+            text = stream.read(_LARGEST + 1)
+        if len(text) > _LARGEST:
+            raise UsageError(f"{path}: not a baseline: it is larger than {_LARGEST >> 20} MiB")
+        data = json.loads(text)
     except OSError as error:
         raise UsageError(f"{path}: cannot read the baseline: {error.strerror}") from None
     except (ValueError, RecursionError) as error:
