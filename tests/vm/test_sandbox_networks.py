@@ -198,7 +198,7 @@ GREETER = """
 import socket, sys, threading
 def udp():
     server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    server.bind(("", 5300))
+    server.bind(("", 53))
     while True:
         data, sender = server.recvfrom(2000)
         server.sendto(b"inside " + data, sender)
@@ -227,7 +227,7 @@ def test_published_ports_lead_inside(sandbox: Sandbox) -> None:
     box = sandbox.with_network(
         "user",
         allow=[(WORLD, ONE)],  # what comes in is not what goes out
-        publish=[(tcp, 8000), Forward(everywhere, 8000, "0.0.0.0"), Forward(udp, 5300, protocol="udp")],
+        publish=[(tcp, 8000), Forward(everywhere, 8000, "0.0.0.0"), Forward(udp, 53, protocol="udp")],
     )
     said: list[bytes] = []
 

@@ -174,6 +174,19 @@ def _start_on(definition: Definition, launch: list[str], network: Sequence[int])
 
 def describe(definition: Definition) -> str:
     """What `start` would start, for people to read."""
+    if definition.network.kind != "user" or definition.backend.startswith("qemu:/"):
+        return _describe_alone(definition)
+    import shlex
+
+    from virtscope.sandbox import router
+
+    listeners = range(4, 4 + len(definition.network.publish))
+    words = router.command_line(definition, listeners=listeners)
+    line = shlex.join(words).replace("'\0self'", "virtscope-init").replace("\0self", "virtscope-init")
+    return f"{line}\n{_describe_alone(definition)}"
+
+
+def _describe_alone(definition: Definition) -> str:
     import shlex
 
     name = definition.backend

@@ -170,6 +170,8 @@ def steps(definition: Definition, listeners: Sequence[int] = ()) -> Iterator[Ste
     if contained:
         yield ("enter",)
         yield ("up", "lo")
+        # a port of its own address is no privilege
+        yield ("set", "/proc/sys/net/ipv4/ip_unprivileged_port_start", "0")
         for operation in network.addresses("eth0", int(mtu)):
             yield (operation[0].lstrip("?"), *operation[1:])
         yield ("leave",)
