@@ -5,6 +5,7 @@
  * setup.c   the setup operations the host sends: mounts, files, clock, hostname, modules
  * run.c     running commands: pipes or a pty, credit, signals, exit status
  * net.c     interfaces, addresses, routes, DHCP
+ * clock.c   the rate of the host's time stamp counter
  * launch.c  helpers that run on the host: die with the parent, namespaces
  * publish.c ports of the host that lead into a sandbox
  * router.c  the host's side of a sandbox's network: a namespace between it and the host's connections
@@ -77,6 +78,7 @@ int run_pending(void);         /* something can be done without waiting */
 int net_apply(const struct record *r);
 int net_pair(const char *name, const char *peer, int peer_namespace);
 
+int clock_main(void);
 int launch_main(int argc, char **argv);
 int namespaces_enter(int argc, char **argv);
 int own_network(void);

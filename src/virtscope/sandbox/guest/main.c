@@ -5,6 +5,7 @@
  *                            sends is in memory shared with it, the line only says how much more there is
  *   init container FD        first process of a container somebody else made (libvirt LXC)
  *   init namespaces FD ...   make the namespaces, then be the first process in them
+ *   init clock               on the host: print the rate of its time stamp counter in kHz
  *   init launch ... -- CMD   on the host: die with the parent, limits, identity, then run CMD
  *   init network FD ...      on the host: a network between a sandbox and the host's connections
  */
@@ -230,6 +231,8 @@ int main(int argc, char **argv)
 {
 	const char *mode = argc > 1 ? argv[1] : "";
 	signal(SIGPIPE, SIG_IGN);
+	if (!strcmp(mode, "clock"))
+		return clock_main();
 	if (!strcmp(mode, "launch"))
 		return launch_main(argc - 2, argv + 2);
 	if (!strcmp(mode, "network"))
