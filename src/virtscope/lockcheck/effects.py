@@ -76,16 +76,24 @@ class Effects(Locking):
             elif argument[:1] not in '#?"@':
                 self._behind(env, argument)
         if ins.summary is not None and ins.summary.changes:
-            return self.apply_summary(env, ins, ins.summary, arguments)
+            envs = self.apply_summary(env, ins, ins.summary, arguments)
+            for one in envs if ins.result else ():
+                self._returned(one, ins, arguments)
+            return envs
         if ins.summary is not None:
             self.check_order(env, ins, ins.summary, arguments)
         if ins.result:
             self.forget(env, ins.result)
-            if self.rules.creates_any(bare(ins.callee)):
-                env.facts["+" + ins.result] = POSITIVE
-            if ins.result[0] == "%" and ins.callee[0] != "*":
-                self._name_result(env, ins, arguments)
+            self._returned(env, ins, arguments)
         return [env]
+
+    def _returned(self, env: Env, ins: Call, arguments: list[str]) -> None:
+        """What a call's name says of the value it returned, where nothing better is known."""
+        if self.rules.creates_any(bare(ins.callee)):
+            env.facts["+" + ins.result] = POSITIVE
+        known = ins.result in env.facts or any(under(key, ins.result) for key in env.locks)
+        if ins.result[0] == "%" and ins.callee[0] != "*" and not known and "~" + ins.result not in env.facts:
+            self._name_result(env, ins, arguments)
 
     @staticmethod
     def _name_result(env: Env, ins: Call, arguments: list[str]) -> None:

@@ -36,7 +36,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-IR_VERSION = 17
+IR_VERSION = 18
 """Part of every cache key: raise it when the meaning of the form changes."""
 
 

@@ -58,6 +58,11 @@ class Names:
             for name, variable in prepared.variables.items()
             if variable.kind == "param" and name in prepared.assigned
         }
+        self.initial |= {
+            f"=*{name}": POSITIVE
+            for name, variable in prepared.variables.items()
+            if variable.kind == "param" and "**" in variable.type.replace(" ", "")
+        }
         self.returning = _returning(prepared.ends)
         self.families: dict[str, str] = {}
         self.parts: list[list[Exit]] = []
@@ -149,6 +154,8 @@ class Names:
                 status = env.locks.pop(key)
                 if key.endswith("~"):
                     env.locks[key] = status
+                elif status[0] == "R" and key == path and path[0] == "*":
+                    env.locks[key] = status  # the caller's pointer is changed; it was that lock that went
                 elif follower is not None and under(key, path):
                     self.rename(env, key, follower + key[len(path) :], status)
                 elif held(status):
@@ -202,8 +209,10 @@ class Names:
                 out.append((path, mask))
             elif path[0] == "$":
                 out.append((seen_value(self.function, path[1:]), mask))
-            elif path[0] not in "~?%+=" and all(
-                "=" + name in env.facts for name in self.prepared.assigned & {path, *variables(path)}
+            elif (
+                path[0] not in "~?%+="
+                and (path[0] != "*" or "=" + path in env.facts)
+                and all("=" + name in env.facts for name in self.prepared.assigned & {path, *variables(path)})
             ):
                 seen = seen_value(self.function, path)
                 if seen:

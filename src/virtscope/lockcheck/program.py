@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from . import dataflow, lockorder
+from . import dataflow, described, lockorder
 from .cache import digest
 from .findings import Finding, Place
 from .ir import Function, Unit
@@ -166,9 +166,14 @@ class _Memory:
             parts = [function.digest, key in program.entries, [self.digests.get(c, "") for c in calls]]
             made_of = digest(parts)
         old = self.known.get(key) if self.known is not None else None
-        if rules.skips(function.name) or function.problem or rules.effects(function.name):
-            # A function the rules describe is what they say, not what its body does.
+        if rules.skips(function.name) or function.problem:
             result = Result(problem=function.problem)
+        elif rules.effects(function.name):
+            # A function the rules describe is what they say, not what its body does; that is looked at alone.
+            result = Result()
+            if described.works_on_it(function, rules):
+                body = dataflow.analyse(function, rules, summaries, False)
+                result.findings = described.deviations(function, rules, body)
         elif made_of and old is not None and old[0] == made_of:
             result = Result.from_json(old[1])
             self.now[key] = old
