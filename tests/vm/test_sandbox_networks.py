@@ -445,6 +445,67 @@ def test_a_bridge_gives_an_address_and_names(name: str, bridge: str, daemon: Cal
     assert len(left) == 1, left
 
 
+HOSTILE = """
+import os, socket, struct, sys
+name, port, tap = sys.argv[1], int(sys.argv[2]), bytes.fromhex(sys.argv[3])
+def total(data):
+    n = sum(struct.unpack(f">{len(data) // 2}H", data if len(data) % 2 == 0 else data + b"\\0"))
+    while n >> 16:
+        n = (n & 0xFFFF) + (n >> 16)
+    return ~n & 0xFFFF
+with open(f"/sys/class/net/{name}/address") as stream:
+    own = bytes.fromhex(stream.read().strip().replace(":", ""))
+raw = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
+raw.bind((name, 0))
+for place in sys.argv[4:]:
+    payload = place.encode() + b" " * (len(place) % 2)
+    six = ":" in place
+    family = socket.AF_INET6 if six else socket.AF_INET
+    ours = "fd76:6972:7473::2" if six else "192.0.0.2"
+    source, target = (socket.inet_pton(family, address) for address in (ours, place))
+    size = 8 + len(payload)
+    udp = struct.pack(">HHHH", 4000, port, size, 0) + payload
+    pseudo = source + target + (struct.pack(">II", size, 17) if six else struct.pack(">HH", 17, size))
+    udp = udp[:6] + struct.pack(">H", total(pseudo + udp) or 0xFFFF) + udp[8:]
+    if six:
+        head = struct.pack(">IHBB", 6 << 28, size, 17, 64) + source + target
+    else:
+        head = struct.pack(">BBHHHBBH", 0x45, 0, 20 + size, 1, 0, 64, 17, 0) + source + target
+        head = head[:10] + struct.pack(">H", total(head)) + head[12:]
+    for _ in range(3):
+        raw.send(tap + own + struct.pack(">H", 0x86DD if six else 0x0800) + head + udp)
+"""
+
+
+@pytest.mark.parametrize("name", ["qemu:", "uml:"])
+def test_packets_that_no_honest_kernel_sends_do_not_reach_our_loopback(name: str, world: None) -> None:
+    """The guest's root may write any packet."""
+    del world
+    heard = set()
+    interface = "vec0" if name == "uml:" else "eth0"
+    with (
+        socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as listener,
+        usable(name).with_user("root").with_network("user") as session,
+    ):
+        listener.bind(("::", 0))
+        listener.settimeout(3)
+        port = listener.getsockname()[1]
+        # the router's address on the link, learned by speaking to it
+        learn = "echo > /dev/udp/192.0.0.1/9; sleep 0.5; cat /proc/net/arp"
+        table = session.run(["bash", "-c", learn], timeout=60).stdout.decode()
+        router = next(line.split()[3] for line in table.splitlines() if line.startswith("192.0.0.1 "))
+        places = ["127.0.0.1", "::1", "::ffff:127.0.0.1", "::127.0.0.1", "0.0.0.0", "::", HOST, HOST6]
+        command = ["/usr/bin/python3", "-c", HOSTILE, interface, str(port), router.replace(":", ""), *places]
+        result = session.run(command, timeout=60)
+        assert result.ok, result
+        while True:
+            try:
+                heard.add(listener.recv(100).strip().decode())
+            except TimeoutError:
+                break
+    assert heard == {HOST, HOST6}
+
+
 def test_what_cannot_be_done_is_said_before_anything_starts() -> None:
     box = Sandbox()
     with pytest.raises(UsageError, match="no network 'bridge'"):
