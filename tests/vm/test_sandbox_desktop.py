@@ -236,6 +236,9 @@ def test_a_program_is_seen_in_the_kiosk(user: str) -> None:
                 session.pump(lambda: run.finished, time.monotonic() + 5)
         shot.close()
         assert session.wait(run, time.monotonic() + 1).status == 42
+        if user != "root" and shutil.which("xlogo"):
+            run = session.start(["xlogo", "-fg", "#00ff00", "-bg", "#0000ff"])
+            wait_for_colours(session, run, address, {b"\0\xff\0": 10_000, b"\0\0\xff": 100_000})
     assert not os.path.lexists(os.path.dirname(address))
 
 

@@ -101,6 +101,8 @@ def display(sandbox: Sandbox, address: str, *, server: str = "xorg") -> Sandbox:
             "XDG_SESSION_TYPE": "wayland",
             "MOZ_ENABLE_WAYLAND": "1",
         }
+        if who.uid:  # the kiosk's Xwayland lets in its own user only
+            variables["DISPLAY"] = ":0"
     else:
         variables = {"DISPLAY": ":0"}
     return sandbox.with_environment(variables).with_options(display=shown)
