@@ -201,6 +201,27 @@ def test_a_block_of_names_that_leads_nowhere_costs_no_other_block() -> None:
             changed.lookup(inode, name)
 
 
+def test_names_of_fast_commits_are_listed_in_a_damaged_directory(monkeypatch: pytest.MonkeyPatch) -> None:
+    filesystem = open_filesystem(open_image(str(ext4.fast_committed().path), "raw"))
+    assert isinstance(filesystem, RecoveredExt4)
+    inode = filesystem.lookup(filesystem.root_inode, b"d")
+    assert inode is not None
+    whole = filesystem._directory_blocks
+    monkeypatch.setattr(
+        filesystem,
+        "_directory_blocks",
+        lambda *which: ((b"\1\0\0\0\1\0\1\1" + data[8:], start) for data, start in whole(*which)),
+    )
+    entries = filesystem.entries(inode)
+    seen = set()
+
+    with pytest.raises(FormatError, match="an entry of 1 bytes"):  # noqa: PT012
+        for entry in entries:
+            seen.add(entry.name)
+
+    assert seen >= {b"new-1", b"new-2", b"renamed", b"linked"}
+
+
 def test_a_directory_of_nothing_but_damage_ends_soon() -> None:
     """Four million blocks: as large as a directory can be."""
     blocks = ((b"\1\0\0\0\1\0\1\1a".ljust(1024, b"\0"), 0) for _ in range(4 << 20))

@@ -86,12 +86,18 @@ class RecoveredExt4(Ext4):
         if not names:
             yield from super().entries(inode)
             return
+        damage: FormatError | None = None
         if self._exists_on_disk(inode):
-            yield from (entry for entry in super().entries(inode) if entry.name not in names)
+            try:
+                yield from (entry for entry in super().entries(inode) if entry.name not in names)
+            except FormatError as error:
+                damage = error
         for name, target in names.items():
             if target is not None:
                 mode = self._inode(target).i_mode
                 yield Entry(name, target, KIND_OF_MODE.get(mode & 0o170000) if self._has_types else None)
+        if damage is not None:
+            raise damage
 
     def lookup(self, inode: int, name: bytes) -> int | None:
         """As of `Filesystem`."""
