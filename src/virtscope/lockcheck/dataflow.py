@@ -231,8 +231,7 @@ class Flow(Focus):
         locks = tuple(sorted(env.locks.items()))
         if operand[:1] == "&" and held(env.locks.get(operand[1:])):
             self.result.summary.guard = outward(self.function, operand[1:], "")
-        if any(status[0] in "LSMR" for _, status in locks) or self.exits or env.facts:
-            self.exits.append((line, mask, operand, locks, self.conditions(env)))
+        self.exits.append((line, mask, operand, locks, self.conditions(env)))
         for key, status in locks:
             if status[0] in "LSM" and (path := self.handed(env, key)):
                 self.handed_over[key] = path
