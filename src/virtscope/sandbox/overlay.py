@@ -20,6 +20,7 @@ SLOT = 60
 LAYERS = "layers"
 MOST_ENTRIES = 1000
 LARGEST_COPY = 1 << 20
+MOST_COPIED = 16 << 20
 # Places that the sandbox gets anew, or that are no files.
 ELSEWHERE = ("/proc", "/sys", "/dev", "/run", "/tmp")
 
@@ -117,32 +118,51 @@ def _folder(path: str, root: str, merged: str, store: str, mounts: list[str]) ->
     inside = path.rstrip("/") + "/"
     place = merged + path.rstrip("/")
     entries = _entries(path) if any(mount.startswith(inside) for mount in mounts) else None
-    if path != "/":
-        yield ("mkdir", place, stat.S_IMODE(os.stat(path).st_mode))
-    if entries is None or _elsewhere(path):
-        if path in mounts or _elsewhere(path) or not _can_be_a_layer(path):
-            yield ("bind", root + path, place)
-        if not _elsewhere(path) and _can_be_a_layer(path):
-            yield from _layer(path, root, merged, store, ",userxattr")
+    try:
+        mode = stat.S_IMODE(os.stat(path).st_mode)
+    except OSError:  # gone since it was listed
         return
-    for entry in entries:
-        if entry.is_symlink():
-            yield ("symlink", os.readlink(entry.path), merged + entry.path)
-        elif entry.is_dir():
-            yield from _folder(entry.path, root, merged, store, mounts)
-        else:
-            yield from _file(entry, root, merged, entry.path in mounts)
+    if path != "/":
+        yield ("mkdir", place, mode)
+    if _elsewhere(path):
+        yield ("bind", root + path, place)
+    elif entries is None:
+        if path in mounts or mode & 0o005 != 0o005 or not _can_be_said(path):
+            # what shows if there can be no layer over it
+            yield ("bind", root + path, place)
+        yield from _layer(path, root, merged, store, ",userxattr")
+    else:
+        room = MOST_COPIED
+        for entry in entries:
+            if entry.is_symlink():
+                yield ("symlink", os.readlink(entry.path), merged + entry.path)
+            elif entry.is_dir():
+                yield from _folder(entry.path, root, merged, store, mounts)
+            else:
+                size = _size_to_copy(entry) if entry.path not in mounts else None
+                copied = size is not None and size <= min(room, LARGEST_COPY)
+                room -= size if size is not None and copied else 0
+                yield from _file(entry, root, merged, copied=copied)
 
 
-def _file(entry: os.DirEntry[str], root: str, merged: str, is_mount: bool) -> Iterator[wire.Record]:
-    known = entry.stat(follow_symlinks=False)
-    mode = stat.S_IMODE(known.st_mode)
-    if stat.S_ISREG(known.st_mode) and mode & 0o004 and known.st_size <= LARGEST_COPY and not is_mount:
+def _size_to_copy(entry: os.DirEntry[str]) -> int | None:
+    """The size of a file that everybody may read; None for any other."""
+    try:
+        known = entry.stat(follow_symlinks=False)
+    except OSError:
+        return None
+    return known.st_size if stat.S_ISREG(known.st_mode) and known.st_mode & 0o004 else None
+
+
+def _file(entry: os.DirEntry[str], root: str, merged: str, *, copied: bool) -> Iterator[wire.Record]:
+    if copied:
+        known = entry.stat(follow_symlinks=False)
+        mode = stat.S_IMODE(known.st_mode) & 0o777
         yield ("open", SLOT + 1, root + entry.path)
-        yield ("copy", SLOT + 1, merged + entry.path, mode & 0o777, known.st_uid, known.st_gid)
+        yield ("copy", SLOT + 1, merged + entry.path, mode, known.st_uid, known.st_gid)
     else:
         yield ("file", merged + entry.path, 0o644, 0, 0, b"")
-        yield ("bind", root + entry.path, merged + entry.path)
+        yield ("?bind", root + entry.path, merged + entry.path)
 
 
 def _entries(path: str) -> list[os.DirEntry[str]] | None:
@@ -159,19 +179,20 @@ def _elsewhere(path: str) -> bool:
     return any(path == place or path.startswith(place + "/") for place in ELSEWHERE)
 
 
-def _can_be_a_layer(path: str) -> bool:
-    """Whether overlay's options can say this path, and everybody may look into it."""
-    return not set(path) & set(",:\\") and os.stat(path).st_mode & 0o005 == 0o005
+def _can_be_said(path: str) -> bool:
+    """Whether overlay's options can name this path."""
+    return not set(path) & set(",:\\")
 
 
 def _layer(path: str, root: str, merged: str, store: str, more: str) -> Iterator[wire.Record]:
     """A layer of its own for a folder; if the filesystem cannot carry one it stays as it is."""
-    if set(path) & set(",:\\"):
+    if not _can_be_said(path):
         return
     # Flat names: a folder of the host may get or lose a mount below it before the layers are used again.
     name = path.strip("/").replace("%", "%25").replace("/", "%2F")
-    for kind in ("upper", "work"):
-        yield ("mkdir", f"{store}/{kind}s/{name}", 0o755)
+    # What is seen of the folder itself is the upper one's.
+    yield ("mkdir", f"{store}/uppers/{name}", stat.S_IMODE(os.stat(path).st_mode))
+    yield ("mkdir", f"{store}/works/{name}", 0o755)
     options = f"lowerdir={root}{path},upperdir={store}/uppers/{name},workdir={store}/works/{name}{more}"
     yield ("?mount", "overlay", merged + path, "overlay", 0, options)
 
