@@ -97,6 +97,7 @@ def run(
 
     findings = programs.analyse_program(whole_program, step, results if store.folder is not None else None)
     checked = Checked(_report(rules, units, whole_program, findings), whole_program)
+    checked.sources.preprocessed = [u.file for u in units if u.file.endswith(".i")]
     _comments(checked)
     if store.folder is not None:
         store.keep("functions", _group(every, identity, rules), results)

@@ -29,18 +29,30 @@ _LITERAL = re.compile(r"""\"(?:\\.|[^"\\])*\"|'(?:\\.|[^'\\])*'|/\*.*?\*/|//.*""
 _FURTHER_LINES = 8
 """How many lines of a statement are shown at most."""
 
+_MARKER = re.compile(r'#(?:line)?\s+(\d{1,9})\s+"((?:[^"\\]|\\.)*)"')
+_MOST_LINES = 1 << 22
 _LARGEST = 256 << 20
 _LONGEST = 4096
 
 
 class Sources:
-    """The lines of source files, read once each."""
+    """The lines of source files, read once each.
+
+    Attributes:
+        preprocessed: preprocessed files, which have the lines of sources that are not there.
+    """
 
     def __init__(self) -> None:
+        self.preprocessed: list[str] = []
+        self._room = _MOST_LINES  # a marker may name any number
         self._files: dict[str, list[str]] = {}
 
     def lines(self, file: str) -> list[str]:
         """A file's lines; none when it cannot be read."""
+        if file not in self._files and self.preprocessed and not os.path.exists(file):
+            left, self.preprocessed = self.preprocessed, []
+            for path in left:
+                self._unfold(path)
         if file not in self._files:
             self._files[file] = []
             try:
@@ -51,6 +63,25 @@ class Sources:
             except (OSError, ValueError):
                 return []
         return self._files[file]
+
+    def _unfold(self, path: str) -> None:
+        """Takes the lines of all sources that are not there out of a preprocessed file."""
+        name, number, there = "", 0, True
+        for text in self.lines(path):
+            marker = _MARKER.match(text)
+            if marker is not None:
+                name, number = os.path.normpath(marker[2]), int(marker[1])
+                there = os.path.exists(name) or marker[2][:1] == "<"
+                continue
+            if not there and text.strip() and number > 0:
+                lines = self._files.setdefault(name, [])
+                missing = max(number - len(lines), 0)
+                if missing <= self._room:
+                    self._room -= missing
+                    lines.extend([""] * missing)
+                    if len(lines[number - 1]) < _LONGEST:
+                        lines[number - 1] = f"{lines[number - 1]} {text.strip()}".strip()
+            number += 1
 
     def line(self, file: str, number: int) -> str:
         """One line, without the white space around it; empty when there is none."""

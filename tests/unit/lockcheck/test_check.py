@@ -41,6 +41,31 @@ def test_a_finding_has_its_code_and_its_lock(tmp_path: Path) -> None:
     assert report.by_function()[0].name == "leaks"
 
 
+def test_a_preprocessed_file_has_the_code_of_a_source_that_is_not_there(tmp_path: Path) -> None:
+    text = """# 1 "gone/a.c"
+# 1 "<built-in>" 1
+# 1 "gone/a.c" 2
+typedef union { int x; } pthread_mutex_t;
+int pthread_mutex_lock(pthread_mutex_t *);
+static pthread_mutex_t m;
+# 40 "gone/a.c"
+int leaks(int n) {
+    pthread_mutex_lock(&m);
+    return
+# 42 "gone/a.c"
+          n + 1
+# 42 "gone/a.c"
+          ;
+# 900000000 "gone/b.c"
+}
+"""
+    (tmp_path / "a.i").write_text(text)
+    found = run(tmp_path, "a.i").findings
+    assert [(f.kind, f.file, f.line, f.code) for f in found] == [
+        ("exit-locked", "gone/a.c", 42, "return n + 1 ;")
+    ]
+
+
 @pytest.mark.parametrize(
     ("comment", "left", "notes"),
     [
