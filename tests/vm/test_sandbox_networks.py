@@ -477,7 +477,7 @@ for place in sys.argv[4:]:
 """
 
 
-@pytest.mark.parametrize("name", ["qemu:", "uml:"])
+@pytest.mark.parametrize("name", [pytest.param("qemu:", marks=pytest.mark.slow), "uml:"])
 def test_packets_that_no_honest_kernel_sends_do_not_reach_our_loopback(name: str, world: None) -> None:
     """The guest's root may write any packet."""
     del world
