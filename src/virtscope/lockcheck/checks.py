@@ -44,7 +44,7 @@ class Checks(Names):
                 continue
             path = self.resolve(env, name)
             now = env.locks.get(path)
-            if held(now) and now is not None and now[0] != "M":
+            if held(now):
                 continue
             if now is None and not self.entry and not self._local(path):
                 continue

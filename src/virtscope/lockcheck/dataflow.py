@@ -233,7 +233,7 @@ class Flow(Focus):
             self.result.summary.guard = outward(self.function, operand[1:], "")
         self.exits.append((line, mask, operand, locks, self.conditions(env)))
         for key, status in locks:
-            if status[0] in "LSM" and (path := self.handed(env, key)):
+            if status[0] in "LS" and (path := self.handed(env, key)):
                 self.handed_over[key] = path
         self.endings.setdefault((line, locks), self.here)
 
@@ -274,11 +274,11 @@ class Flow(Focus):
                     seen = outward(self.function, self.handed_over[key], operand)
                 if seen and not weak(key):
                     self.tell(seen, key)
-                    if status[0] in "LSM":
+                    if status[0] in "LS":
                         changes.append((seen, "S" if status[0] == "S" else "L"))
                     elif status[0] == "R":
                         changes.append((seen, "U"))
-                if status[0] not in "LSM" or not self._counts(key):
+                if status[0] not in "LS" or not self._counts(key):
                     continue
                 if self.entry:
                     by_line.setdefault(line, {})[key] = status

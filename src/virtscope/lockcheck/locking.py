@@ -20,7 +20,7 @@ class Locking(Checks):
         name = self.classes[key]
         now = env.locks.get(key)
         through = f" (in {bare(origin(via)[0])})" if via else ""
-        if held(now) and now is not None and now[0] != "M" and not self.recursive(key):
+        if now is not None and held(now) and not self.recursive(key):
             if not (status == "S" and now[0] == "S") and not many(key):
                 first = self.taken_at.get(key, 0)
                 where = (Place(self.function.file, first, "first locked here"),) if first else ()
@@ -147,7 +147,7 @@ class Locking(Checks):
                     self.result.passed.add((outward(self.function, key, ""), ins.callee, theirs))
             elif need in ("free", "shared") and now is None and not self.entry and not self._local(key):
                 self.need(env, key, need)
-            elif need != "either" and held(now) and now is not None and now[0] != "M" and not weak(key):
+            elif need != "either" and now is not None and held(now) and not weak(key):
                 self.relocked.add(key)
                 shared = now[0] == "S" and (need == "shared" or theirs in _shared(summary))
                 if not self.recursive(key) and not shared:
@@ -233,7 +233,7 @@ class Locking(Checks):
             if key[0] in ":@" and not self.entry:
                 env.facts["^" + key] = mask
                 self.tell(key, key)
-        elif now[0] in "MP":
+        elif now[0] == "P":
             env.locks[key] = "L" if mask == POSITIVE else "U"
 
 

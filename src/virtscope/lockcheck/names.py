@@ -240,7 +240,7 @@ class Names:
         now = env.locks.get(key)
         if now is None:
             return ZERO if self.entry else env.facts.get("^" + key, ZERO | POSITIVE)
-        if now[0] in "MP":
+        if now[0] == "P":
             return ZERO | POSITIVE
         return POSITIVE if held(now) else ZERO
 

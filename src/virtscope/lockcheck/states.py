@@ -1,6 +1,6 @@
 """Lock states, and what is known of values along with them.
 
-A lock's status is ``L`` held, ``S`` held shared, ``U`` released again, ``M`` both, ``P`` perhaps held
+A lock's status is ``L`` held, ``S`` held shared, ``U`` released again, ``P`` perhaps held
 (nothing is reported of it), or absent: as on entry. A lock of the caller's is ``R`` when it was released
 here and ``H`` when it is (again) held. Locks that a called function left held have its name and theirs
 behind the letter.
@@ -56,7 +56,7 @@ def locks_of(key: Locks) -> dict[str, str]:
 
 def held(status: str | None) -> bool:
     """Whether a status means held, on this path."""
-    return status is not None and status[0] in "LSMH"
+    return status is not None and status[0] in "LSH"
 
 
 def origin(status: str) -> tuple[str, str]:
@@ -64,20 +64,6 @@ def origin(status: str) -> tuple[str, str]:
     _, _, origin = status.partition("\0")
     callee, _, theirs = origin.partition("\0")
     return callee, theirs
-
-
-def union(every: list[dict[str, str]]) -> dict[str, str]:
-    """Lock states joined by union: what is held in one and not in another is both."""
-    out: dict[str, str] = {}
-    for key in {k for locks in every for k in locks}:
-        values = {locks.get(key, "") for locks in every}
-        if len(values) == 1:
-            out[key] = values.pop()
-        elif "P" in values:
-            out[key] = "P"
-        else:
-            out[key] = "M" if any(held(v or None) for v in values) else "U"
-    return out
 
 
 _PLAIN = str.maketrans({"-": "\u2192", ".": "\u00b7", "[": "\u27e8", "~": "\u2248"})

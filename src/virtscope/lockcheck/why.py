@@ -31,7 +31,7 @@ class Step:
     state: tuple[tuple[str, str], ...]
 
 
-_WORDS = {"L": "locked", "S": "locked shared", "U": "unlocked", "H": "locked", "R": "unlocked", "M": "maybe"}
+_WORDS = {"L": "locked", "S": "locked shared", "U": "unlocked", "H": "locked", "R": "unlocked", "P": "maybe"}
 
 
 def state_words(locks: Locks) -> tuple[tuple[str, str], ...]:

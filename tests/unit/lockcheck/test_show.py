@@ -167,3 +167,14 @@ def test_why_and_baseline_on_the_command_line(tmp_path: Path, capsys: pytest.Cap
     assert command.main([*common, "--write-baseline", kept, "--reason", "a test"]) == 0
     assert command.main([*common, "--baseline", kept]) == 0
     assert "suppressed, each with a reason" in capsys.readouterr().out
+
+
+def test_a_lock_that_is_perhaps_held_is_shown_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "a.c"
+    path.write_text(
+        "#include <pthread.h>\nstatic pthread_mutex_t a, b;\nint test(void);\n"
+        "static void perhaps(void) { if (test()) return; pthread_mutex_lock(&a); }\n"
+        "int f(void) {\n    perhaps();\n    pthread_mutex_lock(&b);\n    return 0;\n}\n"
+    )
+    assert command.main(["--why", "--no-cache", "-j", "1", str(path)]) == 1
+    assert "a maybe, b locked" in capsys.readouterr().out
