@@ -142,7 +142,9 @@ class Effects(Locking):
         operation = effect.operation
         if operation == "fetch":
             return self.fetch(env, ins, effect)
-        if operation == "recursive_init":
+        if operation in ("recursive_init", "recursive_kind", "init"):
+            if ins.result:
+                self.forget(env, ins.result)
             return [env]
         if operation == "release":
             return self.release(env, ins, effect)

@@ -93,22 +93,54 @@ def _size(function: Function) -> tuple[bool, int]:
 
 
 def _made_recursive(program: Program) -> Iterable[str]:
-    """Identities of the locks that some call initialises as recursive."""
-    wanted = {name for name, e in program.rules.functions if e.operation == "recursive_init"}
-    if not wanted:
+    """Identities of the locks that some call makes recursive: one that the rules name, one in a function that
+    asks for the recursive kind, or one to a function that does that for its parameter.
+    """
+    rules = program.rules
+    named = {name for name, e in rules.functions if e.operation == "recursive_init"}
+    kinds = {name for name, e in rules.functions if e.operation == "recursive_kind"}
+    if not named | kinds:
         return
-    for function in program.functions.values():
-        for block in function.blocks:
-            for ins in block.code:
-                if ins[0] == "C" and ins[2] in wanted:
-                    for effect in program.rules.effects(ins[2]):
-                        path = (
-                            ins[3][effect.argument].removeprefix("&") if effect.argument < len(ins[3]) else ""
-                        )
-                        if path in function.classes:
-                            yield function.classes[path][0]
-                        elif path in function.variables:
-                            yield static_name(path, function.variables[path], function)[1:]
+    makers: dict[str, int] = {}
+    calls: dict[str, list[tuple[Function, list[str]]]] = {}
+    for key, function in program.functions.items():
+        every = [ins for block in function.blocks for ins in block.code if ins[0] == "C"]
+        for ins in every:
+            calls.setdefault(ins[2], []).append((function, ins[3]))
+        if not any(ins[2] in kinds and _recursive_kind(rules, ins) for ins in every):
+            continue
+        for ins in every:
+            for effect in rules.effects(ins[2]):
+                if effect.operation == "init" and effect.argument < len(ins[3]):
+                    path = ins[3][effect.argument].removeprefix("&")
+                    variable = function.variables.get(path)
+                    if variable is not None and variable.kind == "param":
+                        makers[key] = variable.index
+                    else:
+                        yield from _lock_identity(function, path)
+    for name in named:
+        for effect in rules.effects(name):
+            for function, arguments in calls.get(name, ()):
+                if effect.argument < len(arguments):
+                    yield from _lock_identity(function, arguments[effect.argument].removeprefix("&"))
+    for key, index in makers.items():
+        for function, arguments in calls.get(key, ()):
+            if index < len(arguments):
+                yield from _lock_identity(function, arguments[index].removeprefix("&"))
+
+
+def _recursive_kind(rules: RuleSet, ins: Any) -> bool:
+    return any(
+        e.operation == "recursive_kind" and e.argument < len(ins[3]) and ins[3][e.argument] == "#1"
+        for e in rules.effects(ins[2])
+    )
+
+
+def _lock_identity(function: Function, path: str) -> Iterable[str]:
+    if path in function.classes:
+        yield function.classes[path][0]
+    elif path in function.variables:
+        yield static_name(path, function.variables[path], function)[1:]
 
 
 def callees(function: Function) -> set[str]:

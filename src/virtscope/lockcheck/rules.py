@@ -56,8 +56,8 @@ class Effect:
     """What a call does to a lock.
 
     Attributes:
-        operation: lock, shared, unlock, trylock, tryshared, fetch, guard, release, wait, asks, destroy, steal
-            or recursive_init.
+        operation: lock, shared, unlock, trylock, tryshared, fetch, guard, release, wait, asks, destroy,
+            steal, recursive_init, recursive_kind or init.
         lock: the name of the lock class.
         argument: which argument is the lock: its index, -1 for the returned value, -2 for none (one lock
             without a variable).
@@ -285,6 +285,8 @@ _OPERATIONS: tuple[str, ...] = (
     "destroy",
     "steal",
     "recursive_init",
+    "recursive_kind",
+    "init",
 )
 _LOCK = ("name", "types", "identity", "recursive", "ordered", "created", "facet", *_OPERATIONS)
 _FUNCTION = ("function", "argument", "success", "failure", "clears")

@@ -2,7 +2,8 @@
 // What real code does with locks that a simple reading gets wrong: questions, repeated tests, locks that are stored.
 #include <pthread.h>
 struct s { pthread_mutex_t lock; pthread_mutex_t *other; struct s *next; int n; };
-struct job { struct s *owner; };
+struct owner { pthread_mutex_t mine; };
+struct job { struct owner *owner; };
 void work(void);
 int in_thread(void);
 int qemu_mutex_iothread_locked(void);
@@ -94,14 +95,14 @@ void holds_for_it(struct s *s) {
 
 static void thread(void *data) {
     struct job *job = data;
-    struct s *s = job->owner;
+    struct owner *owner = job->owner;
     work();
-    pthread_mutex_unlock(&s->lock);
+    pthread_mutex_unlock(&owner->mine);
 }
 
-void hands_over(struct s *s, struct job *job) {
-    pthread_mutex_lock(&s->lock);
-    job->owner = s;
+void hands_over(struct owner *owner, struct job *job) {
+    pthread_mutex_lock(&owner->mine);
+    job->owner = owner;
     run(thread, job);
 }
 
