@@ -133,6 +133,10 @@ class Locking(Checks):
                 continue
             if not self.could(env, summary.when.get(theirs, ()), arguments):
                 continue
+            if need != "held" and (
+                self.here[0] not in self.returning or self.rules.unordered(bare(ins.callee))
+            ):
+                continue  # the program ends here, or the rule set leaves the call out
             self.meet(key, theirs, summary)
             now = env.locks.get(key)
             via = f"\0{ins.callee}\0{theirs}"
