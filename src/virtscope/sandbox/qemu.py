@@ -128,10 +128,18 @@ def image_format(path: str) -> str:
     return extension if extension in ("qcow2", "vmdk", "vdi", "vhdx", "qed") else "raw"
 
 
-# What the kernel does once and nobody here uses: names for trace events, a self-test; and reading all of
-# its type information for the sake of one way of congestion control (without it, connections use Reno).
+# What the kernel does once and hardly anybody here uses: names for trace events, a self-test; and reading all
+# of its type information, for BPF programs that call its functions and for one way of congestion control
+# (without it, connections use Reno).
 SKIPPED = ("trace_eval_init", "crypto_kdf108_init")
-SKIPPED_WITHOUT_NETWORK = ("cubictcp_register",)
+SKIPPED_WITHOUT_NETWORK = (
+    "cubictcp_register",
+    "bpf_rstat_kfunc_init",
+    "kfunc_init",
+    "bpf_prog_test_run_init",
+    "bpf_tcp_ca_kfunc_init",
+    "bpf_key_sig_kfuncs_init",
+)
 
 
 def kernel_arguments(definition: Definition, *, emulated: bool = True) -> str:
