@@ -11,10 +11,11 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from .ir import Function
 from .prepare import bare
-from .program import Program, analyse_program
+from .program import Program, analyse_program, lock_identity
 from .rules import RuleSet
 
 
@@ -63,8 +64,16 @@ def mutants(program: Program, clean: set[str]) -> Iterator[Mutant]:
             for index, ins in enumerate(block.code):
                 if ins[0] == "C" and _changes(program.rules, ins):
                     shared = program.rules.effects(bare(ins[2]))[0].operation == "shared"
-                    for how in ("delete",) if shared else ("delete", "duplicate"):
+                    once = shared or _again(program, function, ins)
+                    for how in ("delete",) if once else ("delete", "duplicate"):
                         yield Mutant(key, number, index, how, ins[1], ins[2])
+
+
+def _again(program: Program, function: Function, ins: Any) -> bool:
+    """Whether a call is about a lock that some call made recursive."""
+    at = program.rules.effects(bare(ins[2]))[0].argument
+    path = ins[3][at].removeprefix("&") if 0 <= at < len(ins[3]) else ""
+    return any(name in program.rules.recursive for name in lock_identity(function, path))
 
 
 def _changes(rules: RuleSet, ins: list[object]) -> bool:

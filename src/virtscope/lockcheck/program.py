@@ -117,16 +117,16 @@ def _made_recursive(program: Program) -> Iterable[str]:
                     if variable is not None and variable.kind == "param":
                         makers[key] = variable.index
                     else:
-                        yield from _lock_identity(function, path)
+                        yield from lock_identity(function, path)
     for name in named:
         for effect in rules.effects(name):
             for function, arguments in calls.get(name, ()):
                 if effect.argument < len(arguments):
-                    yield from _lock_identity(function, arguments[effect.argument].removeprefix("&"))
+                    yield from lock_identity(function, arguments[effect.argument].removeprefix("&"))
     for key, index in makers.items():
         for function, arguments in calls.get(key, ()):
             if index < len(arguments):
-                yield from _lock_identity(function, arguments[index].removeprefix("&"))
+                yield from lock_identity(function, arguments[index].removeprefix("&"))
 
 
 def _recursive_kind(rules: RuleSet, ins: Any) -> bool:
@@ -136,7 +136,8 @@ def _recursive_kind(rules: RuleSet, ins: Any) -> bool:
     )
 
 
-def _lock_identity(function: Function, path: str) -> Iterable[str]:
+def lock_identity(function: Function, path: str) -> Iterable[str]:
+    """Which lock of the program a field or a global variable is."""
     if path in function.classes:
         yield function.classes[path][0]
     elif path in function.variables:
