@@ -54,6 +54,7 @@ unix_sock_dir = "$FOLDER"
 auth_unix_rw = "none"
 END
 libvirtd --config $FOLDER/libvirtd.conf --timeout 0 </dev/null >$FOLDER/libvirtd.log 2>&1 &
+daemon=$!
 read -r _ || true
 for file in /run/libvirt/qemu/*.pid; do
     case $file in
@@ -61,8 +62,12 @@ for file in /run/libvirt/qemu/*.pid; do
         *) kill -KILL $(cat $file) || true ;;
     esac
 done
-kill $!
-wait || true
+# It does not always end when it is asked to; the shell need not tell of that.
+exec >/dev/null 2>&1
+kill $daemon || true
+{ sleep 5; kill -KILL $daemon; } &
+wait $daemon || true
+kill $! || true
 """
 
 
