@@ -1,4 +1,7 @@
-"""The shared guests: `guest` is one booted guest for each kernel, which tests must leave as it was."""
+"""The shared guests: `guest` is one booted guest for each kernel, which tests must leave as it was.
+
+The fixtures of the tests of sandboxes are in `sandboxes.py`.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,10 @@ import pytest
 from lab import Guest
 from lab.kernels import DEFAULT, MATRIX
 from tests.conftest import lab_needed
+from tests.vm.sandboxes import daemon, sandbox, shared
 from tests.vm.views_truth import patient_monitors
+
+__all__ = ["daemon", "sandbox", "shared"]  # fixtures
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -21,8 +21,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.vm.test_sandbox import _descendants, _runs, chosen, usable
-from tests.vm.test_sandbox import daemon as daemon  # the fixture
+from tests.vm.sandboxes import chosen, descendants, runs, usable
 from virtscope.errors import SandboxError, UsageError
 from virtscope.sandbox import Destination, Forward, Sandbox
 
@@ -315,12 +314,12 @@ def test_nothing_is_left_of_a_network_after_kill_minus_nine(sandbox: Sandbox) ->
     with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE) as victim:
         assert victim.stdout is not None
         assert victim.stdout.readline() == b"started\n"
-        children = _descendants(victim.pid)
+        children = descendants(victim.pid)
         names = {Path(f"/proc/{pid}/comm").read_text().strip() for pid in children}
         victim.send_signal(signal.SIGKILL)
     assert any(name.startswith(("pasta", "passt")) for name in names), names
     deadline = time.monotonic() + 10
-    while (alive := {pid for pid in children if _runs(pid)}) and time.monotonic() < deadline:
+    while (alive := {pid for pid in children if runs(pid)}) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not alive
     with pytest.raises(ConnectionRefusedError):
