@@ -20,7 +20,8 @@ import pytest
 from virtscope.errors import MissingDependency, SandboxTimeout
 from virtscope.sandbox import Sandbox, desktop, screen
 from virtscope.sandbox.definition import Display
-from virtscope.sandbox.session import Execution, Session
+from virtscope.sandbox.execution import Execution
+from virtscope.sandbox.session import Session
 
 
 class Screen:

@@ -32,7 +32,8 @@ from virtscope.sandbox.definition import (
 )
 
 if TYPE_CHECKING:
-    from virtscope.sandbox.session import Result, Session
+    from virtscope.sandbox.execution import Result
+    from virtscope.sandbox.session import Session
 
 __all__ = [
     "Definition",

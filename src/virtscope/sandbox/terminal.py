@@ -13,7 +13,8 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 
 from virtscope.errors import SandboxError, SandboxTimeout
-from virtscope.sandbox.session import Execution, Result, Session
+from virtscope.sandbox.execution import Execution, Result
+from virtscope.sandbox.session import Session
 
 FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
 

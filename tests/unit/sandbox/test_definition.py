@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from virtscope.errors import UsageError
-from virtscope.sandbox import Sandbox, cgroups, parse_size, plan, runtime, session
+from virtscope.sandbox import Sandbox, cgroups, execution, parse_size, plan, runtime, session
 from virtscope.sandbox.definition import Definition, Limits
 
 MACHINE = plan.Base(machine=True, transport="9p")
@@ -115,7 +115,7 @@ def test_limits_become_control_files() -> None:
     ],
 )
 def test_outcomes(frame: tuple[int, int], status: int) -> None:
-    assert session.outcome(*frame).status == status
+    assert execution.outcome(*frame).status == status
 
 
 def test_words_of_a_guest_cannot_reach_the_terminal() -> None:
