@@ -235,6 +235,7 @@ class Flow(Focus):
         for key, status in locks:
             if status[0] in "LS" and (path := self.handed(env, key)):
                 self.handed_over[key] = path
+                self.handed_at.add((line, key))
         self.endings.setdefault((line, locks), self.here)
 
     def finish(self) -> Result:
@@ -255,6 +256,9 @@ class Flow(Focus):
         result.summary.outcomes = parts[0] if len(parts) == 1 else combined(parts)
         result.summary.under = {k: c for k, c in result.summary.under.items() if c}
         self.check_given_back()
+        for c in self.pending.values():
+            if c.kind == "unlock-unlocked" and c.key in self.took:
+                c.field = ""  # it takes the lock itself on other ways: nobody handed it over
         result.findings = list(self.found.values())
         given = {key for _, _, _, locks, _ in self.exits for key, status in locks if status[0] == "R"}
         result.candidates = self.collected(
@@ -305,10 +309,15 @@ class Flow(Focus):
             return shape(key) not in self.prepared.released
         return True
 
-    def _field(self, key: str) -> str:
-        """The field through which others reach a lock."""
-        path = self.handed_over.get(key, "")
-        return (self.field(path) if path else "") or self.field(key)
+    def _field(self, line: int, key: str) -> str:
+        """The field through which others may find the lock that an exit leaves held, to release it.
+
+        It is none when this function releases it itself on other ways: then it forgot to on this one, unless
+        a pointer to it was stored for somebody.
+        """
+        if (line, key) in self.handed_at:
+            return self.field(self.handed_over[key]) or self.field(key)
+        return "" if key in self.gave else self.field(key)
 
     def _leak(self, line: int, key: str, seen: str, status: str) -> None:
         left_by = origin(status)
@@ -319,7 +328,7 @@ class Flow(Focus):
         )
         self.pending.setdefault(
             ("exit-locked", key, line),
-            Candidate("exit-locked", seen, key, line, left_by, finding, self._field(key)),
+            Candidate("exit-locked", seen, key, line, left_by, finding, self._field(line, key)),
         )
 
 

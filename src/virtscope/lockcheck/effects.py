@@ -185,6 +185,9 @@ class Effects(Locking):
             if operation == "guard":
                 env.facts["~" + ins.result] = "&" + key
                 env.facts[ins.result] = POSITIVE
+                for path in self.prepared.interesting:  # the loop that a guard's macro is made of is entered
+                    if path.startswith(f"{ins.result}."):
+                        env.facts[self.resolve(env, path)] = POSITIVE
         return [env]
 
     def locked_by(self, env: Env, ins: Call, index: int, arguments: list[str], clears: bool) -> str:

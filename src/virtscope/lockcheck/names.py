@@ -49,6 +49,9 @@ class Names:
         self.edges: dict[tuple[str, str], Edge] = {}
         self.endings: dict[tuple[int, Locks], tuple[int, Locks]] = {}
         self.handed_over: dict[str, str] = {}
+        self.handed_at: set[tuple[int, str]] = set()
+        self.took: set[str] = set()
+        self.gave: set[str] = set()
         self.retaken: set[str] = set()
         self.taken_in: dict[str, int] = {}
         self.fetched: set[str] = set()

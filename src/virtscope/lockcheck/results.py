@@ -14,7 +14,8 @@ class Candidate:
     """A lock held at an exit, or released without having been taken, in a function that may mean it.
 
     Attributes:
-        field: the identity of the lock when it is a field of a struct, else empty.
+        field: the identity of the lock when it is a field of a struct; empty when it is none, and when other
+            ways through the function tell that no other function is to do the other half.
         lock: the name callers know it by, or empty.
         origin: the called function (and its name for the lock) that left it so, or empty.
     """
@@ -46,6 +47,7 @@ class Result:
     Attributes:
         edges: locks taken while others are held.
         evidence: ``("holds" or "releases", callee, lock)``: that a caller does its part.
+        elements: locks, as fields of structs, of an array's elements that it releases and did not take.
         passed: ``(lock, callee, its name there)``: a lock the caller must hold because a called function
             wants it.
     """
@@ -56,6 +58,7 @@ class Result:
     edges: list[Edge] = field(default_factory=list)
     evidence: set[tuple[str, str, str]] = field(default_factory=set)
     passed: set[tuple[str, str, str]] = field(default_factory=set)
+    elements: set[str] = field(default_factory=set)
     problem: str = ""
 
     def to_json(self) -> list[Any]:
@@ -67,6 +70,7 @@ class Result:
             [astuple(e) for e in self.edges],
             sorted(self.evidence),
             sorted(self.passed),
+            sorted(self.elements),
             self.problem,
         ]
 
@@ -83,5 +87,6 @@ class Result:
             [Edge(*e) for e in row[3]],
             {(a, b, c) for a, b, c in row[4]},
             {(a, b, c) for a, b, c in row[5]},
-            row[6],
+            set(row[6]),
+            row[7],
         )
