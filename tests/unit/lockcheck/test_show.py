@@ -109,7 +109,7 @@ def test_exit_codes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_the_text_report_says_which_rule_and_where(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     model = (CORPUS / "driver-model.h").read_text()
     body = """static int set(virDomainPtr dom, int all) {
@@ -127,17 +127,18 @@ def test_the_text_report_says_which_rule_and_where(
 }
 static virDriver table = { "QEMU", set };
 """
+    monkeypatch.chdir(tmp_path)
     path = tmp_path / "a.c"
     path.write_text(model + body)
     assert command.main([str(path), "--rules", "libvirt-2009", "--no-cache", "-j1"]) == 1
     start = len(model.splitlines())
     assert capsys.readouterr().out.splitlines()[1:] == [
         "Function: set",
-        f"File:     {path}",
+        "File:     a.c",
         "  Exits with locks held: 1",
         f"    line {start + 9}: return -1;",
         "      still locked: vm (virDomainObjPtr)",
-        f"        {path}:{start + 5}: vm is locked here",
+        f"        a.c:{start + 5}: vm is locked here",
         "  Mistakes: 1",
         f"    line {start + 7}: if (start(dom->conn, driver, vm) < 0)",
         "      driver-unlocked: driver is used while no driver is locked [driver: struct qemud_driver *]",
