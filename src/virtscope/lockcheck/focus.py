@@ -43,12 +43,13 @@ class Focus(Effects):
 
     def state_key(self, env: Env) -> Locks:
         """What tells states apart (:func:`.states.key_of`), as far as it is looked at."""
-        roles = self.prepared.roles
+        pointers = self.prepared.told_apart
         if not self.focus:
-            return key_of(env, roles)
+            return key_of(env, pointers)
         for name in [k for k in env.locks if not self.concerns(k)]:
             del env.locks[name]
-        return key_of(env, {name: role for name, role in roles.items() if self.concerns(name)})
+        chosen = self.prepared.chosen
+        return key_of(env, [name for name in pointers if name in chosen or self.concerns(name)])
 
     def rename(self, env: Env, old: str, new: str, status: str) -> None:
         """A lock goes by another path from here on."""

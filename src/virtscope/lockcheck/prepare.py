@@ -65,6 +65,7 @@ class Prepared:
         roles: the tracked variables of the two-level rule, each with its lock class.
         interesting: the paths whose value decides something.
         released: shapes of all locks that some instruction releases.
+        chosen: pointers to locks that are set in several places, to different ones (``l = test ? &a : &b``).
         assigned: variables that get a value, or whose address is taken.
         relevant: whether anything happens to locks here.
         selective: whether it depends on an argument what locks are taken deeper down.
@@ -81,8 +82,14 @@ class Prepared:
     released: set[str] = field(default_factory=set)
     texts: dict[str, list[str]] = field(default_factory=dict)
     assigned: set[str] = field(default_factory=set)
+    chosen: set[str] = field(default_factory=set)
     relevant: bool = False
     selective: bool = False
+
+    @property
+    def told_apart(self) -> list[str]:
+        """The pointers of which it matters at any time what they point to."""
+        return [*self.roles, *self.chosen]
 
 
 def matches(names: list[str], types: tuple[str, ...]) -> bool:
@@ -150,6 +157,7 @@ def prepare(function: Function, rules: RuleSet, summaries: dict[str, Summary]) -
     if out.roles:
         out.relevant = True
     if out.relevant:
+        out.chosen = _chosen(out)
         _trim(out)
         _split(out)
     else:
@@ -158,6 +166,26 @@ def prepare(function: Function, rules: RuleSet, summaries: dict[str, Summary]) -
             end[0] in "BW" and _on_argument(out, end[2]) for end in out.ends
         )
     return out
+
+
+def _chosen(out: Prepared) -> set[str]:
+    """Variables whose locks are worked on, and that get the value of one of several others that stay."""
+    pointers: set[str] = set()
+    values: dict[str, set[str]] = {}
+    for code in out.code:
+        for ins in code:
+            if isinstance(ins, Set):
+                if ins.operand[:1] == "&" or (
+                    ins.operand[:1] not in '#?"%' and root(ins.operand) not in out.assigned
+                ):
+                    values.setdefault(ins.target, set()).add(ins.operand)
+            elif ins.effects or (ins.summary is not None and ins.summary.changes):
+                pointers.update(root(x.removeprefix("&")) for x in ins.arguments if x[:1] not in '#?"@')
+    return {
+        name
+        for name in sorted(pointers - set(out.roles))
+        if len(values.get(name, ())) > 1 and name[:1] not in "@:"
+    }
 
 
 def _on_argument(out: Prepared, test: Any) -> bool:

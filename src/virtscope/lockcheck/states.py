@@ -12,6 +12,7 @@ for), and the truth of expressions of no known shape (``?text``).
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import Any
 
 from .paths import root
@@ -34,13 +35,13 @@ class Env:
         return Env(dict(self.locks), dict(self.facts))
 
 
-def key_of(env: Env, roles: dict[str, str]) -> Locks:
+def key_of(env: Env, pointers: Iterable[str]) -> Locks:
     """What tells states apart: their locks, and which tracked pointers are NULL or stand for another one.
 
     The latter are entries whose name starts with ``=``.
     """
     out = list(env.locks.items())
-    for name in roles:
+    for name in pointers:
         alias = env.facts.get("~" + name)
         if alias is not None:
             out.append(("=" + name, "=" + alias))

@@ -115,6 +115,6 @@ def _block(
     if not ways:
         return []
     for env, steps in ways:
-        if after is not None and set(after) <= set(key_of(env, flow.prepared.roles)):
+        if after is not None and set(after) <= set(key_of(env, flow.prepared.told_apart)):
             return steps
     return ways[0][1]

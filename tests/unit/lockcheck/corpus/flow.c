@@ -107,6 +107,55 @@ int conditional(struct node *p, int which) {
     return 0;
 }
 
+int conditional_leak(struct node *p, int which) {
+    pthread_mutex_t *l = which ? &a : &b;
+    pthread_mutex_lock(l);
+    if (p->v)
+        return -1; // expect: exit-locked
+    pthread_mutex_unlock(l);
+    return 0;
+}
+
+void conditional_without_a_name(int which) {
+    pthread_mutex_lock(which ? &a : &b);
+    work(which);
+    pthread_mutex_unlock(which ? &a : &b);
+}
+
+int chosen_by_if(struct node *p, struct node *q) {
+    struct node *first = p;
+    if (test())
+        first = q;
+    pthread_mutex_lock(&first->lock);
+    work(first->v);
+    if (first->v < 0) {
+        pthread_mutex_unlock(&first->lock);
+        return -1;
+    }
+    pthread_mutex_unlock(&first->lock);
+    pthread_mutex_unlock(&first->lock); // expect: double-unlock
+    return 0;
+}
+
+void locks_both(int which) {
+    pthread_mutex_t *one = which ? &a : &b;
+    pthread_mutex_t *other = which ? &b : &a;
+    pthread_mutex_lock(one);
+    pthread_mutex_lock(other); // expect: lock-order
+    work(which);
+    pthread_mutex_unlock(other);
+    pthread_mutex_unlock(one);
+}
+
+void takes_what_it_chose(int which) {
+    pthread_mutex_t *l = which ? &a : &b;
+    pthread_mutex_lock(&a);
+    pthread_mutex_lock(l); // expect: double-lock
+    pthread_mutex_unlock(l);
+    if (!which)
+        pthread_mutex_unlock(&a);
+}
+
 void hand_over_hand(struct node *p) {
     pthread_mutex_lock(&p->lock);
     while (p->next) {
