@@ -8,7 +8,7 @@ from .findings import Finding, Place
 from .liveness import targets
 from .names import Names
 from .paths import root
-from .prepare import Call, bare
+from .prepare import Call, Set, bare
 from .results import Candidate, Edge
 from .rules import ANY, ZERO
 from .states import Env, held, shown
@@ -147,8 +147,10 @@ class Checks(Names):
 
     def collected(self, candidates: list[Candidate]) -> list[Candidate]:
         """Candidates but for the locks that one loop takes one by one and another one releases again, where
-        neither names them in a way that the other does.
+        neither names them in a way that the other does; nor those of objects that a loop takes and puts
+        somewhere, when all elements of an array are released.
         """
+        candidates = [c for c in candidates if not self.gathered(c)]
         sides: dict[str, dict[str, set[Any]]] = {}
         for c in candidates:
             if c.kind == "exit-locked" and root(c.key) == c.key.rstrip("~"):
@@ -163,6 +165,32 @@ class Checks(Names):
             key for kinds in sides.values() if len(kinds) == 2 for keys in kinds.values() for key in keys
         }
         return [c for c in candidates if c.key not in paired]
+
+    def gathered(self, candidate: Candidate) -> bool:
+        """Whether a lock held at an exit is of objects that a loop collects, and the like are released here
+        as elements of an array.
+        """
+        block = self.taken_in.get(candidate.key.rstrip("~"))
+        if candidate.kind != "exit-locked" or self.field(candidate.key) not in self.result.elements - {""}:
+            return False
+        return candidate.stored and block is not None and self.circles(block)
+
+    def stored(self, key: str) -> bool:
+        """Whether a pointer to what a lock is in is put somewhere: assigned to a field or an element, or
+        appended by a function that gets the pointer's address.
+        """
+        start = root(key)
+        every = [ins for code in self.prepared.code for ins in code]
+        names = {start} | {
+            ins.target for ins in every if isinstance(ins, Set) and ins.operand == start and ins.target
+        }
+        for ins in every:
+            if isinstance(ins, Set):
+                if ins.operand in names and root(ins.target) != ins.target:
+                    return True
+            elif not ins.effects and any(x[:1] == "&" and x[1:] in names for x in ins.arguments):
+                return True
+        return False
 
     def circles(self, block: int) -> bool:
         """Whether a block is part of a loop."""

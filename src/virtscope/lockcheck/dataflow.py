@@ -264,6 +264,7 @@ class Flow(Focus):
         result.candidates = self.collected(
             [c for c in self.pending.values() if c.kind == "exit-locked" or c.key in given]
         )
+        result.elements -= {self.field(key) for key in self.took}
         result.edges = list(self.edges.values())
         return result
 
@@ -317,7 +318,7 @@ class Flow(Focus):
         """
         if (line, key) in self.handed_at:
             return self.field(self.handed_over[key]) or self.field(key)
-        return "" if key in self.gave else self.field(key)
+        return "" if key in self.gave or key in self.handed_over else self.field(key)
 
     def _leak(self, line: int, key: str, seen: str, status: str) -> None:
         left_by = origin(status)
@@ -328,7 +329,9 @@ class Flow(Focus):
         )
         self.pending.setdefault(
             ("exit-locked", key, line),
-            Candidate("exit-locked", seen, key, line, left_by, finding, self._field(line, key)),
+            Candidate(
+                "exit-locked", seen, key, line, left_by, finding, self._field(line, key), self.stored(key)
+            ),
         )
 
 

@@ -324,12 +324,18 @@ def _trim(out: Prepared) -> None:
                     wanted.add(ins.operand)
         if len(roots) == before:
             break
+    stored = {  # fields that get one of the pointers: what else they get counts
+        ins.target
+        for code in out.code
+        for ins in code
+        if isinstance(ins, Set) and ins.operand in roots and root(ins.target) != ins.target
+    }
     for i, code in enumerate(out.code):
         out.code[i] = [
             ins
             for ins in code
             if isinstance(ins, Call)
             or root(ins.target) in roots
-            or (ins.target and ins.operand in roots)
+            or (ins.target and (ins.operand in roots or ins.target in stored))
             or any(u in out.roles for u in ins.uses)
         ]

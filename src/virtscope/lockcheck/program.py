@@ -293,7 +293,7 @@ def _judge(program: Program, shown: set[str]) -> list[Finding]:
         for key, c in candidates
         if _blamed(key, c, meant, _promises(program.rules, c.kind, program.functions[key].name))
     ]
-    gathered = {(key, name) for key, r in program.results.items() for name in r.elements if name}
+    gathered = {name for r in program.results.values() for name in r.elements}
     paired = _paired(blamed, gathered)
     return [
         c.finding for key, c in blamed if key in shown and c.kind in kinds and (key, c.field) not in paired
@@ -304,14 +304,18 @@ def _promises(rules: RuleSet, kind: str, name: str) -> bool:
     return rules.may_take(name) if kind == "exit-locked" else rules.may_give(name)
 
 
-def _paired(blamed: list[tuple[str, Candidate]], gathered: set[tuple[str, str]]) -> set[tuple[str, str]]:
+def _paired(blamed: list[tuple[str, Candidate]], gathered: set[str]) -> set[tuple[str, str]]:
     """Functions of which one takes the lock of an object in a field and another, later, gives it back: by
-    that field, or (``gathered``) to all elements of an array.
+    that field; or one takes it of an object that it puts somewhere, and another gives back those of all
+    elements of an array (the fields ``gathered``).
     """
     taken = {(key, c.field) for key, c in blamed if c.kind == "exit-locked" and c.field}
-    given = {(key, c.field) for key, c in blamed if c.kind == "unlock-unlocked" and c.field} | gathered
+    given = {(key, c.field) for key, c in blamed if c.kind == "unlock-unlocked" and c.field}
     fields = {name for _, name in taken - given} & {name for _, name in given - taken}
-    return {(key, name) for key, name in taken ^ given if name in fields}
+    put_away = {(key, c.field) for key, c in blamed if c.kind == "exit-locked" and c.field and c.stored}
+    return {(key, name) for key, name in taken ^ given if name in fields} | {
+        (key, name) for key, name in put_away if name in gathered
+    }
 
 
 def _blamed(key: str, candidate: Candidate, meant: set[tuple[str, str, str]], helps: bool) -> bool:

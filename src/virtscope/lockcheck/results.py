@@ -16,6 +16,7 @@ class Candidate:
     Attributes:
         field: the identity of the lock when it is a field of a struct; empty when it is none, and when other
             ways through the function tell that no other function is to do the other half.
+        stored: whether a pointer to the object is put somewhere.
         lock: the name callers know it by, or empty.
         origin: the called function (and its name for the lock) that left it so, or empty.
     """
@@ -27,6 +28,7 @@ class Candidate:
     origin: tuple[str, str]
     finding: Finding
     field: str = ""
+    stored: bool = False
 
 
 @dataclass(slots=True)
@@ -66,7 +68,10 @@ class Result:
         return [
             self.summary.to_json(),
             [astuple(f) for f in self.findings],
-            [[c.kind, c.lock, c.key, c.line, c.origin, astuple(c.finding), c.field] for c in self.candidates],
+            [
+                [c.kind, c.lock, c.key, c.line, c.origin, astuple(c.finding), c.field, c.stored]
+                for c in self.candidates
+            ],
             [astuple(e) for e in self.edges],
             sorted(self.evidence),
             sorted(self.passed),
@@ -81,8 +86,8 @@ class Result:
             Summary.from_json(row[0]),
             [from_row(f) for f in row[1]],
             [
-                Candidate(kind, lock, key, line, (origin[0], origin[1]), from_row(f), name)
-                for kind, lock, key, line, origin, f, name in row[2]
+                Candidate(kind, lock, key, line, (origin[0], origin[1]), from_row(f), name, stored)
+                for kind, lock, key, line, origin, f, name, stored in row[2]
             ],
             [Edge(*e) for e in row[3]],
             {(a, b, c) for a, b, c in row[4]},

@@ -179,3 +179,42 @@ def test_a_compilation_database(tmp_path: Path) -> None:
     (tmp_path / "compile_commands.json").write_text("{")
     with pytest.raises(UsageError, match="not a compilation database"):
         compiledb.load(str(tmp_path))
+
+
+def test_a_stub_does_not_stand_for_the_real_function(tmp_path: Path) -> None:
+    head = "#include <pthread.h>\nstruct s { pthread_mutex_t lock; int n; };\n"
+    (tmp_path / "stub.c").write_text(head + "int get(struct s *s) { return -1; }\n")
+    (tmp_path / "real.c").write_text(
+        head + "int get(struct s *s) {\n    pthread_mutex_lock(&s->lock);\n    s->n++;\n    return 0;\n}\n"
+    )
+    (tmp_path / "use.c").write_text(
+        head + "int get(struct s *s);\n"
+        "int right(struct s *s) {\n"
+        "    if (get(s) < 0)\n"
+        "        return -1;\n"
+        "    pthread_mutex_unlock(&s->lock);\n"
+        "    return 0;\n"
+        "}\n"
+        "int wrong(struct s *s) {\n"
+        "    if (get(s) < 0)\n"
+        "        return -1;\n"
+        "    if (s->n > 3)\n"
+        "        return 0;\n"
+        "    pthread_mutex_unlock(&s->lock);\n"
+        "    return 0;\n"
+        "}\n"
+    )
+    for names in (("stub.c", "real.c", "use.c"), ("use.c", "real.c", "stub.c")):
+        found = [(f.function, f.kind, f.line) for f in run(tmp_path, *names).findings]
+        assert found == [("wrong", "exit-locked", 14)]
+
+
+def test_a_stub_that_ends_the_program_does_not_hide_what_comes_after_its_call(tmp_path: Path) -> None:
+    head = "#include <pthread.h>\n#include <stdlib.h>\nstatic pthread_mutex_t m;\n"
+    (tmp_path / "stub.c").write_text("#include <stdlib.h>\nvoid work(int n) { abort(); abort(); abort(); }\n")
+    (tmp_path / "real.c").write_text(
+        head + "void work(int n) {\n    pthread_mutex_lock(&m);\n    pthread_mutex_unlock(&m);\n}\n"
+        "void calls(void) {\n    pthread_mutex_lock(&m);\n    work(1);\n}\n"
+    )
+    found = {(f.function, f.kind) for f in run(tmp_path, "stub.c", "real.c").findings}
+    assert found == {("calls", "double-lock"), ("calls", "exit-locked")}
