@@ -19,7 +19,7 @@ from typing import Any
 from .compiledb import Command
 from .ir import IR_VERSION
 
-RESULT_VERSION = 17
+RESULT_VERSION = 18
 """Raise it when the analysis finds other things in the same graph."""
 
 KEPT = 64

@@ -107,3 +107,22 @@ int keeps_row(int id) {
     row->n++;
     return 0; // expect: exit-locked
 }
+
+/* Names with a word in them that only looks like a promise to lock. */
+void handle_block_threshold(struct row *row) {
+    pthread_mutex_lock(&row->lock);
+    row->n++;
+} // expect: exit-locked
+
+void handleAgentError(struct row *row) {
+    pthread_mutex_lock(&row->lock);
+    row->n++;
+} // expect: exit-locked
+
+void clock_placeholder(struct row *row) {
+    pthread_mutex_lock(&row->lock);
+    row->n++;
+} // expect: exit-locked
+
+/* And one that is one, whoever calls it. */
+void hold_row(struct row *row) { pthread_mutex_lock(&row->lock); }
