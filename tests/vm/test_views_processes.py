@@ -272,6 +272,9 @@ FORMATS = (
 
 @pytest.mark.parametrize("ours", FORMATS)
 def test_the_same_lines_as_the_guests_ps(guest: Guest, capsys: pytest.CaptureFixture[str], ours: str) -> None:
+    if "wchan" in ours and guest.run("cat /proc/1/wchan").strip() == "0":
+        # Kernels unwound by ORC did not tell before 5.16, so ps has nothing to show there.
+        ours = ours.replace("wchan:40,", "")
     # What ps -f shows as names, virt-ps shows as numbers.
     theirs = "LC_ALL=C ps " + ("-e -o uid,pid,ppid,c,stime,tname,time,cmd" if ours == "-ef" else ours)
     # A thread of the kernel may just do something at the moment of the look from outside, but hardly always.
