@@ -209,8 +209,3 @@ def _describe_alone(definition: Definition) -> str:
 
         return libvirt_backend.domain_xml(definition)
     raise UsageError(f"{name}: no such back end; there are {', '.join(BACKENDS)}")
-
-
-def as_user() -> bool:
-    """Whether the caller has no special powers."""
-    return os.geteuid() != 0

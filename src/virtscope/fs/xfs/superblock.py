@@ -186,12 +186,6 @@ class SuperBlock(Record):
             and group * self.sb_agblocks + last <= self.sb_dblocks
         )
 
-    def blocks_of_group(self, group: int) -> int:
-        """How many blocks an allocation group has; the last one may have fewer than the others."""
-        if group < self.sb_agcount - 1:
-            return self.sb_agblocks
-        return self.sb_dblocks - group * self.sb_agblocks
-
     def identity(self) -> Identity:
         """What the filesystem is called."""
         uuid = self.sb_uuid.hex()
